@@ -1,0 +1,1 @@
+"""Paceline: the performance layer for AI agents."""

@@ -1,0 +1,242 @@
+"""What is run and what comes of it: Call, Outcome, and the words that describe a call."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from enum import IntEnum, StrEnum
+from typing import Self
+
+import msgspec
+
+from paceline.errors import PacelineError
+
+__all__ = [
+    "UNKNOWN",
+    "Call",
+    "Caller",
+    "Effect",
+    "EffectKind",
+    "Kind",
+    "Outcome",
+    "Plan",
+    "Priority",
+    "Scope",
+    "ScopeLevel",
+    "Source",
+    "Tokens",
+    "current_call",
+]
+
+
+class Kind(StrEnum):
+    """What a call runs."""
+
+    AGENT = "agent"
+    TOOL = "tool"
+    MODEL = "model"
+
+
+class Priority(IntEnum):
+    """Who goes first when capacity is short; higher goes first."""
+
+    SPECULATIVE = 0
+    LOW = 1
+    NORMAL = 2
+    HIGH = 3
+
+
+class Source(StrEnum):
+    """Where an outcome came from."""
+
+    EXECUTED = "executed"
+    HOT = "hot"
+    WARM = "warm"
+    COLD = "cold"
+    SHARED = "shared"
+    JOINED = "joined"
+    STALE = "stale"
+    SPECULATED = "speculated"
+
+    @property
+    def cached(self) -> bool:
+        """Whether the outcome was delivered without an execution of its own."""
+        return self is not Source.EXECUTED
+
+
+class ScopeLevel(StrEnum):
+    """Who may see each other's results."""
+
+    GLOBAL = "global"
+    TENANT = "tenant"
+    USER = "user"
+    SESSION = "session"
+
+
+class Caller(msgspec.Struct, frozen=True, gc=False):
+    """On whose behalf a call is made."""
+
+    user: str | None = None
+    session: str | None = None
+    tenant: str | None = None
+
+
+class Scope(msgspec.Struct, frozen=True, gc=False):
+    """The circle in which a result may be shared. Part of every cache key.
+
+    Fields below the level are None, so two calls share a result exactly if their scopes are
+    equal. Levels nest: a session belongs to a user, a user to a tenant.
+    """
+
+    level: ScopeLevel
+    tenant: str | None = None
+    user: str | None = None
+    session: str | None = None
+
+    @classmethod
+    def of(cls, caller: Caller, level: ScopeLevel | None) -> Self:
+        """The scope of a caller's call.
+
+        Without a level, results stay with the user when one is known, else with the session.
+        A level that the caller has no name for narrows to the session.
+        """
+        if level is ScopeLevel.GLOBAL:
+            return cls(ScopeLevel.GLOBAL)
+        if level is ScopeLevel.TENANT and caller.tenant is not None:
+            return cls(ScopeLevel.TENANT, caller.tenant)
+        if level in (None, ScopeLevel.USER) and caller.user is not None:
+            return cls(ScopeLevel.USER, caller.tenant, caller.user)
+        return cls(ScopeLevel.SESSION, caller.tenant, caller.user, caller.session)
+
+
+class EffectKind(StrEnum):
+    """What running something does to the world."""
+
+    PURE = "pure"
+    READ = "read"
+    WRITE = "write"
+    UNKNOWN = "unknown"
+
+
+class Effect(msgspec.Struct, frozen=True, gc=False):
+    """What a call does to the world: the one declaration that everything else follows from.
+
+    Effects alone decide what may be cached, joined, run in parallel, retried, hedged and
+    speculated, and what a write invalidates. `tags` name the resources that are read or
+    written (for files see `paceline.tags`); a write to a tag invalidates every result that
+    was read under it.
+    """
+
+    kind: EffectKind
+    tags: tuple[str, ...] = ()
+
+    @classmethod
+    def pure(cls) -> "Effect":
+        """The result depends on the arguments alone."""
+        return cls(EffectKind.PURE)
+
+    @classmethod
+    def read(cls, *tags: str) -> "Effect":
+        """The result depends on the world, which the call leaves as it is."""
+        return cls(EffectKind.READ, tags)
+
+    @classmethod
+    def write(cls, *tags: str) -> "Effect":
+        """The call changes the named resources."""
+        return cls(EffectKind.WRITE, tags)
+
+    @classmethod
+    def unknown(cls) -> "Effect":
+        """Nothing is known: never cached, joined, speculated, or repeated once it may have run."""
+        return UNKNOWN
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether running it twice, or for nothing, does no harm."""
+        return self.kind in (EffectKind.PURE, EffectKind.READ)
+
+
+UNKNOWN = Effect(EffectKind.UNKNOWN)
+
+
+class Plan(msgspec.Struct, frozen=True, gc=False):
+    """How one call is to be treated, derived from its agent and arguments before it runs.
+
+    `ttl_s`: seconds a result stays valid, 0 for never stored, None for the default of the
+    cache. `scope` None: user when known, else session. `timeout_s`: the limit of one
+    execution. `signature` names the class of calls whose figures belong together.
+    """
+
+    effect: Effect = UNKNOWN
+    ttl_s: float | None = None
+    scope: ScopeLevel | None = None
+    timeout_s: float | None = None
+    signature: str = ""
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether a result of this call may be stored and shared."""
+        return self.effect.repeatable and self.ttl_s != 0
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One thing to run, on somebody's behalf, by a deadline.
+
+    `arguments` are bound by name. `deadline_ns` is a moment of the runtime's monotonic clock.
+    `parent_id` is the call in whose course this one was made; a trace is a tree of calls that
+    share `trace_id`.
+    """
+
+    id: str
+    kind: Kind
+    name: str
+    arguments: Mapping[str, object]
+    caller: Caller
+    scope: Scope
+    plan: Plan
+    priority: Priority = Priority.NORMAL
+    deadline_ns: int | None = None
+    parent_id: str | None = None
+    trace_id: str = ""
+
+
+class Tokens(msgspec.Struct, frozen=True, gc=False):
+    """Model tokens of one call, by kind."""
+
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of a call: a value or a typed error, where it came from and what it took.
+
+    Durations are nanoseconds: `queue_ns` waiting for capacity, `execute_ns` in the agent,
+    `total_ns` from the request to this outcome. `attempts` is 0 when nothing was executed.
+    """
+
+    call_id: str
+    name: str
+    source: Source
+    value: object = None
+    error: PacelineError | None = None
+    instance: str = ""
+    attempts: int = 0
+    queue_ns: int = 0
+    execute_ns: int = 0
+    total_ns: int = 0
+    tokens: Tokens | None = None
+    cost_usd: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a value."""
+        return self.error is None
+
+    def unwrap(self) -> object:
+        """The value; raises the error if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+current_call: ContextVar[Call | None] = ContextVar("paceline_current_call", default=None)
+"""The call in whose course the running code runs; nested calls take their parent from it."""

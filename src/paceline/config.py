@@ -1,0 +1,205 @@
+"""Settings: defaults, overridden by a file, by the environment, by arguments; typed and checked.
+
+`load` is the one loader. It is handed the environment and the file's text, and reads nothing by
+itself. A key nobody knows is an error that names the nearest one there is.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from paceline.errors import ConfigError
+
+__all__ = [
+    "AgentSettings",
+    "CacheSettings",
+    "HistorySettings",
+    "HostExecSettings",
+    "RunSettings",
+    "Settings",
+    "load",
+]
+
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Limit = Annotated[float, Meta(gt=0)]
+
+
+class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The call path. Times in seconds."""
+
+    timeout_s: Limit = 60.0
+    """Limit of one call where neither the caller nor the agent sets one."""
+    max_concurrency: AtLeastOne = 64
+    """Calls executing at once, over all agents."""
+    max_queue: Count = 1_000
+    """Calls waiting for capacity; one more is refused as overloaded."""
+    threads: AtLeastOne = 16
+    """Synchronous agents running at once."""
+    max_attempts: AtLeastOne = 3
+    """Executions of one call at most, where repeating it is safe."""
+    drain_s: Seconds = 5.0
+    """How long closing waits for calls in flight before it cancels them."""
+
+
+class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Result cache."""
+
+    enabled: bool = True
+    hot_entries: Count = 1_000
+    """Results kept in memory."""
+    warm_bytes: Count = 256 * 1024 * 1024
+    """Size limit of the cache file, in bytes; 0 turns the warm tier off."""
+    default_ttl_s: Seconds = 300.0
+    """How long a result is valid where its agent does not say."""
+
+
+class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Agent modules."""
+
+    dir: str = "agents"
+    """Directory of agent modules; relative to where Paceline is started."""
+    watch: bool = True
+    """Reload a module when its file changes."""
+    import_timeout_s: Limit = 10.0
+    """Limit for importing one module."""
+    legacy_default_cacheable: bool = False
+    """Treat modules that declare neither CACHEABLE nor EFFECT as cacheable, as older bots did."""
+
+
+class HistorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The record of every call."""
+
+    enabled: bool = True
+    retention_days: Limit = 30.0
+    """Older records are removed."""
+    max_records: AtLeastOne = 1_000_000
+    """Beyond this the oldest records are removed."""
+    inputs: bool = True
+    """Store inputs (redacted). Off, only their hash is stored."""
+
+
+class HostExecSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Host commands."""
+
+    mode: Literal["embedded", "service", "off"] = "embedded"
+    """Run commands in this process, through a host command service, or not at all."""
+    sandbox: Literal["auto", "bubblewrap", "landlock", "limits"] = "auto"
+    """Isolation level; auto takes the strongest that works here and says which."""
+    policy: str = ""
+    """Path of a policy file; empty for the read-only default."""
+    workspace: str = "."
+    """The one directory that commands may name files in."""
+    writes: bool = False
+    """Allow the policy's rules that change the workspace."""
+    run_as: Count = 61_187
+    """User id that commands run as when Paceline runs as root."""
+    timeout_s: Limit = 15.0
+    """First limit of a command; adapts to what its kind of command takes."""
+    slow_timeout_s: Limit = 30.0
+    """The same for rules marked slow (find, grep)."""
+    concurrency: AtLeastOne = 4
+    max_queue: Count = 16
+    memory_bytes: AtLeastOne = 1024**3
+    output_bytes: AtLeastOne = 256 * 1024
+    """Kept of each output stream; a command that prints more is stopped."""
+    processes: AtLeastOne = 64
+    url: str = "http://127.0.0.1:9000"
+    """Address of the service, in mode "service"."""
+    token_file: str = ""
+    """File with the service's token (mode 0600); empty for the one in the state directory."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All settings."""
+
+    run: RunSettings = RunSettings()
+    cache: CacheSettings = CacheSettings()
+    agents: AgentSettings = AgentSettings()
+    history: HistorySettings = HistorySettings()
+    hostexec: HostExecSettings = HostExecSettings()
+
+
+PREFIX: Final = "PACELINE_"
+_RESERVED: Final = frozenset({"PACELINE_HOME", "PACELINE_CONFIG"})
+
+
+def load(
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+) -> Settings:
+    """Settings from a TOML file, then `PACELINE_<SECTION>_<KEY>` variables, then overrides.
+
+    `overrides` are `{section: {key: value}}`. Raises ConfigError naming the place of the
+    unknown key or wrong value.
+    """
+    tree: dict[str, dict[str, Any]] = {}
+    sources: dict[str, str] = {}
+    for source, values in (
+        (str(file) if file else "", _read(file) if file else {}),
+        ("the environment", _from_environment(environ or {})),
+        ("arguments", {k: dict(v) for k, v in (overrides or {}).items()}),
+    ):
+        for section, keys in values.items():
+            _check_keys(section, keys, source)
+            tree.setdefault(section, {}).update(keys)
+            sources.update({f"{section}.{key}": source for key in keys})
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as exc:
+        place = str(exc).partition(" - at `$.")[2].rstrip("`")
+        where = f" (from {sources[place]})" if place in sources else ""
+        raise ConfigError(
+            f"{place or 'settings'}: {str(exc).partition(' - at')[0]}{where}"
+        ) from exc
+
+
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise ConfigError(f"there is no configuration file {file}") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{file} cannot be read: {exc}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{file} is not valid TOML: {exc}") from exc
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    tree: dict[str, dict[str, Any]] = {}
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in _RESERVED:
+            continue
+        section, _, key = name.removeprefix(PREFIX).lower().partition("_")
+        tree.setdefault(section, {})[key] = environ[name]
+    return tree
+
+
+def _check_keys(section: str, keys: object, source: str) -> None:
+    sections = get_type_hints(Settings)
+    if section not in sections:
+        raise ConfigError(
+            f"unknown section [{section}] in {source}", next_step=_near(section, sections)
+        )
+    if not isinstance(keys, Mapping):
+        raise ConfigError(f"[{section}] in {source} is not a table of keys")
+    known = sections[section].__struct_fields__
+    for key in keys:
+        if key not in known:
+            raise ConfigError(
+                f"unknown setting {section}.{key} in {source}", next_step=_near(key, known)
+            )
+
+
+def _near(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, known, 1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    return f"{hint}There are: {', '.join(known)}."

@@ -1,0 +1,246 @@
+"""SQLite files of ours: opened with one set of rules, written in batches by one thread.
+
+Rules: WAL, so that other processes read while one writes; an application id and a schema
+version, so that a foreign, empty or newer file is told from ours; a busy time-out; no
+connection shared between threads. Every sqlite3 exception ends here as a StorageError.
+"""
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+
+from paceline.errors import CorruptStoreError, StorageError
+
+__all__ = ["BatchWriter", "Schema", "connect", "storage_errors"]
+
+Parameters = tuple[object, ...]
+Statement = tuple[str, Parameters | Callable[[], Parameters]]
+
+_BUSY_MS: Final = 5_000
+_OURS: Final = 0x50414345  # "PACE"
+_DAMAGE: Final = ("not a database", "malformed", "corrupt", "encrypted")
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """What a file of one purpose looks like.
+
+    `durable` waits for the disk at every commit (synchronous=FULL), for what must survive a
+    power cut; otherwise a crash of the process loses nothing and a power cut the last commits.
+    `max_bytes` bounds the file; a write beyond it fails as on a full disk.
+    """
+
+    version: int
+    statements: tuple[str, ...]
+    durable: bool = False
+    max_bytes: int | None = None
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns sqlite3 and file system exceptions about `path` into StorageErrors."""
+    try:
+        yield
+    except sqlite3.DatabaseError as exc:
+        text = str(exc)
+        if any(word in text for word in _DAMAGE):
+            raise CorruptStoreError(
+                f"{path} is damaged: {text}",
+                next_step=f"Move {path} away; a new one is made. `paceline doctor` checks all files.",
+            ) from exc
+        raise StorageError(f"{path}: {text}", next_step=_advice(text, path)) from exc
+    except OSError as exc:
+        raise StorageError(f"{path}: {exc.strerror or exc}") from exc
+
+
+def _advice(text: str, path: Path) -> str:
+    if "full" in text:
+        return (
+            f"The disk, or the size limit of {path.name}, is full: free space or raise the limit."
+        )
+    if "readonly" in text or "unable to open" in text:
+        return f"Make {path.parent} writable, or set PACELINE_HOME to a directory that is."
+    if "locked" in text:
+        return "Another process holds the file for long; see who has it open (`fuser`)."
+    return StorageError.advice
+
+
+def connect(path: Path, schema: Schema, *, read_only: bool = False) -> sqlite3.Connection:
+    """An open connection to a file of this schema, made if it is not there.
+
+    Autocommit; transactions are written out. Raises CorruptStoreError when the file is damaged,
+    foreign or from a newer version, StorageError when it cannot be opened.
+    """
+    with storage_errors(path):
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = "ro" if read_only else "rwc"
+        uri = f"{path.resolve().as_uri()}?mode={mode}"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(db, path, schema, read_only=read_only)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path, schema: Schema, *, read_only: bool) -> None:
+    db.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    if not read_only:
+        db.execute("PRAGMA journal_mode=WAL")
+    db.execute(f"PRAGMA synchronous={'FULL' if schema.durable else 'NORMAL'}")
+    db.execute("PRAGMA temp_store=MEMORY")
+    if schema.max_bytes is not None:
+        page = db.execute("PRAGMA page_size").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count={max(1, schema.max_bytes // page)}")
+    if _is_current(db, path, schema):
+        return
+    if read_only:
+        raise StorageError(f"{path} is empty", next_step="Run something first; it fills the file.")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_current(db, path, schema):  # another process may have been first
+            for statement in schema.statements:
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id={_OURS}")
+            db.execute(f"PRAGMA user_version={schema.version}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _is_current(db: sqlite3.Connection, path: Path, schema: Schema) -> bool:
+    """Whether the file has this schema; False if it is new. Raises when it is something else."""
+    owner = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if (owner, version) == (_OURS, schema.version):
+        return True
+    tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if owner == 0 and version == 0 and tables == 0:
+        return False
+    if owner == _OURS:
+        raise CorruptStoreError(
+            f"{path} has schema version {version}; this Paceline reads {schema.version}",
+            next_step="Use the version of Paceline that wrote it, or move the file away.",
+        )
+    raise CorruptStoreError(
+        f"{path} is a database of another program",
+        next_step="Point PACELINE_HOME elsewhere, or move that file away.",
+    )
+
+
+@final
+class BatchWriter:
+    """Writes statements in the order they come, many to a transaction, on a thread of its own.
+
+    The caller pays for an append to a queue. What arrives while a transaction commits shares
+    the next one, so batches grow with the load. A batch that fails is lost and counted, and
+    `on_loss` is told (on the writer's thread) when losing starts; later batches are tried anew.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        *,
+        on_loss: Callable[[StorageError], None],
+        linger_s: float = 0.002,
+        batch: int = 1_000,
+    ) -> None:
+        """Opens the file at once, so that a file that cannot be used is known here."""
+        self.path = path
+        self.lost = 0
+        self._db = connect(path, schema)
+        self._on_loss = on_loss
+        self._linger_s = linger_s
+        self._batch = batch
+        self._queue: deque[Statement] = deque()
+        self._wake = threading.Event()
+        self._state = threading.Condition()
+        self._submitted = 0
+        self._settled = 0
+        self._closed = False
+        self._losing = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"paceline-{path.stem}-writer", daemon=True
+        )
+        self._thread.start()
+
+    def submit(self, sql: str, parameters: Parameters | Callable[[], Parameters]) -> None:
+        """Queues one statement. After `close` it is counted as lost.
+
+        Parameters that cost something to make may be given as a function, which the writer's
+        thread calls; it must not raise.
+        """
+        if self._closed:
+            self.lost += 1
+            return
+        self._queue.append((sql, parameters))
+        self._submitted += 1
+        self._wake.set()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Waits until all that was submitted before is committed or lost; False on time-out."""
+        goal = self._submitted
+        with self._state:
+            return self._state.wait_for(lambda: self._settled >= goal, timeout_s)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Writes what is queued, then closes the file. Closing again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        pause = threading.Event()  # never set: waiting on it is a sleep
+        try:
+            while True:
+                self._wake.wait()
+                if not self._closed and len(self._queue) < self._batch:
+                    pause.wait(self._linger_s)
+                self._wake.clear()
+                while self._queue:
+                    self._commit([self._queue.popleft() for _ in range(self._take())])
+                if self._closed:
+                    return
+        finally:
+            self._db.close()
+
+    def _take(self) -> int:
+        return min(self._batch, len(self._queue))
+
+    def _commit(self, batch: list[Statement]) -> None:
+        try:
+            with storage_errors(self.path):
+                self._write(batch)
+            self._losing = False
+        except StorageError as exc:
+            self.lost += len(batch)
+            if not self._losing:
+                self._losing = True
+                self._on_loss(exc)
+        finally:
+            with self._state:
+                self._settled += len(batch)
+                self._state.notify_all()
+
+    def _write(self, batch: list[Statement]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for sql, parameters in batch:
+                self._db.execute(sql, parameters() if callable(parameters) else parameters)
+            self._db.execute("COMMIT")
+        except BaseException:
+            # A full disk rolls back by itself; asking again would hide the first error.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise

@@ -1,0 +1,119 @@
+"""Keeping secrets out of everything that is logged, stored or shown.
+
+Two nets. `Secret` wraps a value so that no rendering shows it. `Redactor` masks, in any text,
+the exact secrets it was told of and everything that has the form of a credential.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, final
+
+__all__ = ["MASK", "Redactor", "Secret"]
+
+MASK: Final = "[redacted]"
+_SHORTEST: Final = 4
+
+_NAMES: Final = (
+    r"(?:[A-Za-z0-9_.-]*(?:passw(?:or)?d|passwd|secret|token|api[_-]?key|apikey|access[_-]?key"
+    r"|private[_-]?key|credential|authorization|cookie|session[_-]?key))"
+)
+# Each pattern keeps its group `keep` and masks the rest of the match.
+_FORMS: Final = re.compile(
+    "|".join(
+        (
+            # a named credential: password=x, "api_key": "x", --token x, X-Exec-Token: x
+            (
+                rf"(?P<named>(?i:{_NAMES})[\"']?\s*(?:[:=]\s*|\s+(?=\S*\d))(?i:bearer\s+|basic\s+)?)"
+                r"(?:\"[^\"]+\"|'[^']+'|[^\s\"',;&}\])]+)"
+            ),
+            r"(?P<bearer>(?i:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}",
+            # userinfo of an address: scheme://user:password@host
+            r"(?P<url>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)",
+            r"(?P<pem>-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+            # keys that announce their maker
+            (
+                r"(?P<maker>\b(?:sk-(?:ant-|proj-)?|gh[pousr]_|github_pat_|xox[abeprs]-|glpat-|hf_|AIza|npm_))"
+                r"[A-Za-z0-9_-]{10,}"
+            ),
+            r"(?P<aws>\b(?:AKIA|ASIA))[A-Z0-9]{16}\b",
+            r"(?P<jwt>\beyJ)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+        )
+    )
+)
+_SECRET_NAME: Final = re.compile(rf"(?i)^{_NAMES}$")
+
+
+def _mask(match: re.Match[str]) -> str:
+    return match[match.lastgroup or 0] + MASK
+
+
+@final
+class Secret:
+    """A value that only `reveal()` shows; `str`, `repr` and formatting show a mask."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself; the only way to it."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __str__(self) -> str:
+        return MASK
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        return MASK
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not copied out of the process")
+
+
+@final
+class Redactor:
+    """Masks secrets in text and in plain data.
+
+    `known` are exact secrets, masked wherever they stand; those under four characters would
+    mask ordinary words and are left to the forms.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self, known: Iterable[Secret] = ()) -> None:
+        values = sorted(
+            {s.reveal() for s in known if len(s.reveal()) >= _SHORTEST}, key=len, reverse=True
+        )
+        self._known = re.compile("|".join(map(re.escape, values))) if values else None
+
+    def text(self, text: str) -> str:
+        """The text with every secret in it masked."""
+        if self._known is not None:
+            text = self._known.sub(MASK, text)
+        return _FORMS.sub(_mask, text)
+
+    def data(self, value: object) -> object:
+        """Plain data with every secret in it masked, also where only the key gives it away."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Secret):
+            return MASK
+        if isinstance(value, Mapping):
+            return {
+                key: MASK if isinstance(key, str) and _SECRET_NAME.match(key) else self.data(item)
+                for key, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.data(item) for item in value]
+        return value

@@ -1,0 +1,17 @@
+#!/bin/sh
+# What the sandbox tests need from the host. As root it is installed; otherwise it must be there
+# already, and the tests say so by failing: a missing sandbox is never skipped.
+set -eu
+missing=""
+command -v bwrap >/dev/null 2>&1 || missing="$missing bubblewrap"
+command -v git >/dev/null 2>&1 || missing="$missing git"
+command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+  echo "installing for the sandbox tests:$missing"
+  apt-get update -qq >/dev/null
+  # shellcheck disable=SC2086
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+else
+  echo "the sandbox tests need:$missing (install with your package manager); they will fail without" >&2
+fi
