@@ -14,7 +14,8 @@ MASK: Final = "[redacted]"
 _SHORTEST: Final = 4
 
 _NAMES: Final = (
-    r"(?:[A-Za-z0-9_.-]*(?:passw(?:or)?d|passwd|secret|token|api[_-]?key|apikey|access[_-]?key"
+    # The look behind keeps this linear: a name is only looked for where its word begins.
+    r"(?:(?<![A-Za-z0-9_.-])[A-Za-z0-9_.-]*(?:passw(?:or)?d|passwd|secret|token|api[_-]?key|apikey|access[_-]?key"
     r"|private[_-]?key|credential|authorization|cookie|session[_-]?key))"
 )
 # Each pattern keeps its group `keep` and masks the rest of the match.
@@ -23,12 +24,12 @@ _FORMS: Final = re.compile(
         (
             # a named credential: password=x, "api_key": "x", --token x, X-Exec-Token: x
             (
-                rf"(?P<named>(?i:{_NAMES})[\"']?\s*(?:[:=]\s*|\s+(?=\S*\d))(?i:bearer\s+|basic\s+)?)"
+                rf"(?P<named>(?i:{_NAMES})[\"']?(?:\s*[:=]\s*|\s+(?=\S*\d))(?i:bearer\s+|basic\s+)?)"
                 r"(?:\"[^\"]+\"|'[^']+'|[^\s\"',;&}\])]+)"
             ),
             r"(?P<bearer>(?i:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}",
             # userinfo of an address: scheme://user:password@host
-            r"(?P<url>[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)",
+            r"(?P<url>[a-z][a-z0-9+.-]{0,30}://[^\s/:@]*:)[^\s/@]+(?=@)",
             r"(?P<pem>-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
             # keys that announce their maker
             (

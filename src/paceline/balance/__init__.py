@@ -1,0 +1,1 @@
+"""Who runs, when, and how often: admission and retries."""

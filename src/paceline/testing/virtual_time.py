@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @final
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
+class _JumpingSelector(selectors.DefaultSelector):
     """Waits for file events in real time, for timers not at all: it moves the clock instead."""
 
     jump: Callable[[float], None]
@@ -36,7 +36,7 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[valid-type,mi
 
 @final
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose `time()` jumps. `hold()` stops the jumping while a thread works."""
+    """An event loop whose `time()` jumps; see `hold` for work done in threads."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -52,14 +52,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def _jump(self, seconds: float) -> None:
         self._now += seconds
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
-        """As in asyncio; virtual time stands still until the thread is done."""
-        future = super().run_in_executor(executor, func, *args)
+    def hold(self, thread_work: asyncio.Future[Any]) -> None:
+        """Lets virtual time stand still until this future, which a thread will set, is done."""
         self._held += 1
-        future.add_done_callback(lambda _: self._release())
-        return future
+        thread_work.add_done_callback(self._release)
 
-    def _release(self) -> None:
+    def _release(self, _: asyncio.Future[Any]) -> None:
         self._held -= 1
 
 

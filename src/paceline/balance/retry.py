@@ -1,0 +1,65 @@
+"""Whether, and when, to execute a call again. Pure: it decides, the call path waits."""
+
+import random
+from typing import Final
+
+import msgspec
+
+from paceline.call import Effect
+from paceline.errors import Category, PacelineError
+
+__all__ = ["RetryPolicy"]
+
+
+class _Backoff(msgspec.Struct, frozen=True):
+    """Executions at most, and the range the pause before the next one grows through."""
+
+    attempts: int
+    base_s: float
+    cap_s: float
+
+
+# Only trouble that passes by itself is here; a time-out has used much of the time already and
+# gets one more try only.
+_BY_CATEGORY: Final = {
+    Category.NETWORK: _Backoff(3, 0.2, 10.0),
+    Category.TIMEOUT: _Backoff(2, 0.5, 15.0),
+    Category.RATE_LIMIT: _Backoff(3, 1.0, 30.0),
+    Category.UNAVAILABLE: _Backoff(3, 0.2, 10.0),
+}
+
+
+class RetryPolicy(msgspec.Struct, frozen=True):
+    """Retries with full jitter, where repeating does no harm.
+
+    `max_attempts` counts executions, the first included. An error that came before the work can
+    have started may always be tried again; after that the effect decides. Pauses are drawn
+    uniformly from zero to an exponentially growing bound ("full jitter": M. Brooker,
+    Exponential Backoff and Jitter, 2015), and never shorter than the other side asked for.
+    """
+
+    max_attempts: int = 3
+
+    def pause_s(
+        self,
+        error: PacelineError,
+        effect: Effect,
+        *,
+        attempt: int,
+        remaining_s: float | None,
+        rng: random.Random,
+    ) -> float | None:
+        """Seconds to wait before the next execution, or None to give up.
+
+        `attempt` is the number of executions so far; `remaining_s` the time left, if limited.
+        """
+        backoff = _BY_CATEGORY.get(error.category)
+        if backoff is None or attempt >= min(self.max_attempts, backoff.attempts):
+            return None
+        if error.may_have_started and not effect.repeatable:
+            return None
+        bound = min(backoff.cap_s, backoff.base_s * 2 ** (attempt - 1))
+        pause = max(rng.uniform(0, bound), error.retry_after_s or 0.0)
+        if remaining_s is not None and pause >= remaining_s:
+            return None
+        return pause

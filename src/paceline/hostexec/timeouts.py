@@ -1,0 +1,50 @@
+"""How long a command may take, learnt from how long its kind of command took."""
+
+import math
+from collections import deque
+from typing import Final, final
+
+__all__ = ["AdaptiveTimeouts"]
+
+FLOOR_S: Final = 1.0
+CEILING_S: Final = 300.0
+HEADROOM: Final = 4.0
+"""A limit is so many times the slowest but 1 % of what was seen."""
+ENOUGH: Final = 20
+WINDOW: Final = 128
+
+
+@final
+class AdaptiveTimeouts:
+    """Time limits by rule: a first value, and from 20 observations on four times their p99.
+
+    The p99 is the nearest rank of the last 128 durations. No limit learnt is under 1 s or over
+    300 s. A timeout clears what was learnt of its rule: the past was no guide, and the first
+    value holds again.
+    """
+
+    __slots__ = ("_first_s", "_first_slow_s", "_seen")
+
+    def __init__(self, first_s: float, first_slow_s: float) -> None:
+        """The first limits in seconds, of ordinary rules and of those marked slow."""
+        self._first_s = first_s
+        self._first_slow_s = first_slow_s
+        self._seen: dict[str, deque[float]] = {}
+
+    def limit_s(self, rule: str, *, slow: bool, asked_s: float | None = None) -> float:
+        """Seconds that the next command of this rule may take; never more than it asks for."""
+        seen = self._seen.get(rule, ())
+        if len(seen) < ENOUGH:
+            limit = self._first_slow_s if slow else self._first_s
+        else:
+            p99 = sorted(seen)[math.ceil(0.99 * len(seen)) - 1]
+            limit = min(max(HEADROOM * p99, FLOOR_S), CEILING_S)
+        return limit if asked_s is None else min(limit, asked_s)
+
+    def observe(self, rule: str, seconds: float) -> None:
+        """A command of this rule ended by itself after so long."""
+        self._seen.setdefault(rule, deque(maxlen=WINDOW)).append(seconds)
+
+    def timed_out(self, rule: str) -> None:
+        """A command of this rule was stopped at its limit."""
+        self._seen.pop(rule, None)
