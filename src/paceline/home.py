@@ -1,10 +1,24 @@
 """Where state lives: one directory, and the names of the files in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import final
 
+from paceline.errors import ConfigError
+
 __all__ = ["Home"]
+
+
+def _user_state() -> Path:
+    import platformdirs  # noqa: PLC0415 (few starts get this far)
+
+    try:
+        return platformdirs.user_state_path("paceline", appauthor=False)
+    except RuntimeError as exc:  # a user id that the system does not know
+        raise ConfigError(
+            "this user has no home directory to keep state in",
+            next_step="Set PACELINE_HOME to a directory that can be written.",
+        ) from exc
 
 
 @final
@@ -17,15 +31,27 @@ class Home:
         self.path = path
 
     @classmethod
-    def locate(cls, environ: Mapping[str, str], cwd: Path) -> "Home":
-        """`$PACELINE_HOME`, else `./.paceline` where that exists, else the user's state directory."""
+    def locate(
+        cls,
+        environ: Mapping[str, str],
+        cwd: Path,
+        *,
+        user_state: Callable[[], Path] = _user_state,
+    ) -> "Home":
+        """`$PACELINE_HOME`, else `./.paceline` where that exists, else the user's state directory
+        as the platform has it (`user_state`).
+
+        A relative path starts at `cwd`, one that begins with `~` at `$HOME`. Raises ConfigError
+        when the user has no directory to keep state in.
+        """
         if chosen := environ.get("PACELINE_HOME"):
-            return cls(Path(chosen).expanduser().absolute())
+            path = Path(chosen)
+            if path.parts[:1] == ("~",) and "HOME" in environ:
+                path = Path(environ["HOME"], *path.parts[1:])
+            return cls(cwd / path)
         if (cwd / ".paceline").is_dir():
             return cls(cwd / ".paceline")
-        import platformdirs  # noqa: PLC0415 (only this branch needs it)
-
-        return cls(Path(platformdirs.user_state_dir("paceline", appauthor=False)))
+        return cls(user_state())
 
     @property
     def cache(self) -> Path:

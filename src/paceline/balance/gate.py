@@ -1,8 +1,7 @@
 """Admission: so many at once, the rest in a queue by priority."""
 
 import asyncio
-import heapq
-import itertools
+from collections import OrderedDict
 from typing import final
 
 from paceline.call import Priority
@@ -16,25 +15,30 @@ class Gate:
     """Admits at most `capacity` callers at once; others wait, the most urgent first.
 
     Equals are served in the order they came. A caller that leaves the queue (cancelled, or out
-    of time) takes nobody's place with it. Used on one event loop.
+    of time) takes nobody's place with it and leaves nothing behind. Used on one event loop.
     """
 
-    __slots__ = ("_free", "_order", "_queue", "capacity", "max_queue", "name", "waiting")
+    __slots__ = ("_free", "_queues", "capacity", "max_queue", "name")
 
     def __init__(self, name: str, capacity: int, max_queue: int) -> None:
         """`name` is how errors call what is guarded."""
         self.name = name
         self.capacity = capacity
         self.max_queue = max_queue
-        self.waiting = 0
         self._free = capacity
-        self._order = itertools.count()
-        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._queues: dict[Priority, OrderedDict[asyncio.Future[None], None]] = {
+            priority: OrderedDict() for priority in sorted(Priority, reverse=True)
+        }
 
     @property
     def in_use(self) -> int:
         """Callers inside."""
         return self.capacity - self._free
+
+    @property
+    def waiting(self) -> int:
+        """Callers in the queue."""
+        return sum(map(len, self._queues.values()))
 
     async def enter(self, priority: Priority = Priority.NORMAL) -> None:
         """Returns once admitted; the caller must `leave`. Raises OverloadedError at once when
@@ -47,16 +51,16 @@ class Gate:
                 f"{self.name} is at its limit of {self.capacity} at once, with {self.max_queue} waiting"
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._queue, (-priority, next(self._order), turn))
-        self.waiting += 1
+        queue = self._queues[priority]
+        queue[turn] = None
         try:
             await turn
-        except asyncio.CancelledError:
+        except BaseException:
             if turn.done() and not turn.cancelled():
                 self.leave()  # admitted and cancelled in the same moment: pass the place on
             raise
         finally:
-            self.waiting -= 1
+            queue.pop(turn, None)
 
     def leave(self) -> None:
         """Gives the place back, to the next in the queue if there is one."""
@@ -70,8 +74,15 @@ class Gate:
         self._admit()
 
     def _admit(self) -> None:
-        while self._free > 0 and self._queue:
-            _, _, turn = heapq.heappop(self._queue)
-            if not turn.done():
-                self._free -= 1
-                turn.set_result(None)
+        while self._free > 0 and (turn := self._next()) is not None:
+            self._free -= 1
+            turn.set_result(None)
+
+    def _next(self) -> asyncio.Future[None] | None:
+        """Takes the next that still waits out of the queue."""
+        for queue in self._queues.values():
+            while queue:
+                turn, _ = queue.popitem(last=False)
+                if not turn.done():
+                    return turn
+        return None

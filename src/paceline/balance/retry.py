@@ -12,7 +12,7 @@ __all__ = ["RetryPolicy"]
 
 
 class _Backoff(msgspec.Struct, frozen=True):
-    """Executions at most, and the range the pause before the next one grows through."""
+    """Executions at most, and the range in seconds that the pause grows through."""
 
     attempts: int
     base_s: float
@@ -32,10 +32,12 @@ _BY_CATEGORY: Final = {
 class RetryPolicy(msgspec.Struct, frozen=True):
     """Retries with full jitter, where repeating does no harm.
 
-    `max_attempts` counts executions, the first included. An error that came before the work can
-    have started may always be tried again; after that the effect decides. Pauses are drawn
-    uniformly from zero to an exponentially growing bound ("full jitter": M. Brooker,
-    Exponential Backoff and Jitter, 2015), and never shorter than the other side asked for.
+    `max_attempts` counts executions, the first included; each kind of trouble has a limit of its
+    own besides. An error that came before the work can have started may always be tried again;
+    after that the effect decides. Pauses are drawn uniformly from zero to an exponentially
+    growing bound ("full jitter": M. Brooker, Exponential Backoff and Jitter, 2015), and never
+    shorter than the other side asked for. Asked for longer than a pause may be, we give up and
+    leave it to the caller, who finds the wish in the error.
     """
 
     max_attempts: int = 3
@@ -60,6 +62,5 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             return None
         bound = min(backoff.cap_s, backoff.base_s * 2 ** (attempt - 1))
         pause = max(rng.uniform(0, bound), error.retry_after_s or 0.0)
-        if remaining_s is not None and pause >= remaining_s:
-            return None
-        return pause
+        limit_s = backoff.cap_s if remaining_s is None else min(backoff.cap_s, remaining_s)
+        return pause if pause < limit_s else None
