@@ -5,11 +5,13 @@ version, so that a foreign, empty or newer file is told from ours; a busy time-o
 connection shared between threads. Every sqlite3 exception ends here as a StorageError.
 """
 
+import contextlib
+import fcntl
+import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Final, final
 
@@ -17,7 +19,7 @@ import msgspec
 
 from paceline.errors import CorruptStoreError, StorageError
 
-__all__ = ["BatchWriter", "Schema", "connect", "storage_errors"]
+__all__ = ["BatchWriter", "Schema", "connect", "set_aside", "storage_errors"]
 
 Parameters = tuple[object, ...]
 Statement = tuple[str, Parameters | Callable[[], Parameters]]
@@ -41,12 +43,12 @@ class Schema(msgspec.Struct, frozen=True):
     max_bytes: int | None = None
 
 
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Generator[None]:
     """Turns sqlite3 and file system exceptions about `path` into StorageErrors."""
     try:
         yield
-    except sqlite3.DatabaseError as exc:
+    except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:  # the last two: a parameter's
         text = str(exc)
         if any(word in text for word in _DAMAGE):
             raise CorruptStoreError(
@@ -71,7 +73,7 @@ def _advice(text: str, path: Path) -> str:
 
 
 def connect(path: Path, schema: Schema, *, read_only: bool = False) -> sqlite3.Connection:
-    """An open connection to a file of this schema, made if it is not there.
+    """An open connection to a file of this schema, made (for its owner only) if it is not there.
 
     Autocommit; transactions are written out. Raises CorruptStoreError when the file is damaged,
     foreign or from a newer version, StorageError when it cannot be opened.
@@ -79,6 +81,9 @@ def connect(path: Path, schema: Schema, *, read_only: bool = False) -> sqlite3.C
     with storage_errors(path):
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Only a new file is touched: closing one that is open elsewhere drops SQLite's locks.
+            with contextlib.suppress(FileExistsError):
+                path.touch(mode=0o600, exist_ok=False)
         mode = "ro" if read_only else "rwc"
         uri = f"{path.resolve().as_uri()}?mode={mode}"
         db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
@@ -92,6 +97,11 @@ def connect(path: Path, schema: Schema, *, read_only: bool = False) -> sqlite3.C
 
 def _prepare(db: sqlite3.Connection, path: Path, schema: Schema, *, read_only: bool) -> None:
     db.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    db.execute("BEGIN")  # one state of the file, whatever others commit between our questions
+    try:
+        current = _is_current(db, path, schema)  # first: a file of somebody else stays as it is
+    finally:
+        _rollback(db)
     if not read_only:
         db.execute("PRAGMA journal_mode=WAL")
     db.execute(f"PRAGMA synchronous={'FULL' if schema.durable else 'NORMAL'}")
@@ -99,7 +109,7 @@ def _prepare(db: sqlite3.Connection, path: Path, schema: Schema, *, read_only: b
     if schema.max_bytes is not None:
         page = db.execute("PRAGMA page_size").fetchone()[0]
         db.execute(f"PRAGMA max_page_count={max(1, schema.max_bytes // page)}")
-    if _is_current(db, path, schema):
+    if current:
         return
     if read_only:
         raise StorageError(f"{path} is empty", next_step="Run something first; it fills the file.")
@@ -112,8 +122,14 @@ def _prepare(db: sqlite3.Connection, path: Path, schema: Schema, *, read_only: b
             db.execute(f"PRAGMA user_version={schema.version}")
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        _rollback(db)
         raise
+
+
+def _rollback(db: sqlite3.Connection) -> None:
+    # A full disk rolls back by itself; asking again would hide the first error.
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 def _is_current(db: sqlite3.Connection, path: Path, schema: Schema) -> bool:
@@ -134,6 +150,36 @@ def _is_current(db: sqlite3.Connection, path: Path, schema: Schema) -> bool:
         f"{path} is a database of another program",
         next_step="Point PACELINE_HOME elsewhere, or move that file away.",
     )
+
+
+def set_aside(path: Path, schema: Schema, *, wall_ns: int) -> Path | None:
+    """Moves a damaged file, and its journal, out of the way; their bytes stay as they are.
+
+    Gives the new path, or None if the file can be used by now: processes that find the damage
+    at the same time take turns. Raises CorruptStoreError for a file of another program or
+    version, which is not ours to move, and StorageError when moving fails.
+    """
+    with storage_errors(path):
+        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            try:
+                connect(path, schema).close()
+            except CorruptStoreError as exc:
+                if exc.__cause__ is None:  # SQLite can read it
+                    raise
+            else:
+                return None
+            target = path.with_name(f"{path.name}.damaged-{wall_ns}")
+            # The file itself last: until then others still find the damage, and wait here.
+            for suffix in ("-wal", "-shm", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    path.with_name(path.name + suffix).rename(
+                        target.with_name(target.name + suffix)
+                    )
+            return target
+        finally:
+            os.close(directory)
 
 
 @final
@@ -240,7 +286,5 @@ class BatchWriter:
                 self._db.execute(sql, parameters() if callable(parameters) else parameters)
             self._db.execute("COMMIT")
         except BaseException:
-            # A full disk rolls back by itself; asking again would hide the first error.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            _rollback(self._db)
             raise

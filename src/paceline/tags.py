@@ -13,22 +13,22 @@ the path is deep.
 """
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 
 __all__ = ["file_reads", "file_writes"]
 
 
-def file_reads(*paths: PurePosixPath | str) -> tuple[str, ...]:
+def file_reads(*paths: PurePath | str) -> tuple[str, ...]:
     """Tags to read under for results that depend on these absolute paths or what is below."""
     return tuple(dict.fromkeys(tag for path in paths for tag in _tags(path, "node", "tree")))
 
 
-def file_writes(*paths: PurePosixPath | str) -> tuple[str, ...]:
+def file_writes(*paths: PurePath | str) -> tuple[str, ...]:
     """Tags to write for calls that change these absolute paths or what is below."""
     return tuple(dict.fromkeys(tag for path in paths for tag in _tags(path, "tree", "node")))
 
 
-def _tags(path: PurePosixPath | str, alone: str, lineage: str) -> Iterator[str]:
+def _tags(path: PurePath | str, alone: str, lineage: str) -> Iterator[str]:
     path = PurePosixPath(path)
     if not path.is_absolute() or ".." in path.parts:
         raise ValueError(f"not an absolute, normal path: {path}")

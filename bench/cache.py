@@ -1,0 +1,229 @@
+"""What a hit and a key cost, beside what the machine allows.
+
+Each of ours runs in turn with its physical limit, so that a busy machine slows both alike:
+a memory hit with a bare dictionary, a hit in the file with a bare SQLite read of the same rows,
+a key with the digest of bytes as long as its encoding. The first hit of a process is timed in
+processes of their own.
+"""
+
+import functools
+import gc
+import hashlib
+import itertools
+import random
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter_ns
+
+import msgspec
+
+from paceline.cache.disk import DiskTier
+from paceline.cache.keys import call_key, canonical
+from paceline.cache.lru import LRUCache, cached
+from paceline.cache.memory import MemoryTier
+from paceline.cache.snapshot import Snapshot
+from paceline.cache.tiered import ResultCache
+from paceline.call import Call, Caller, Effect, Kind, Plan, Scope, ScopeLevel
+from paceline.clock import SystemClock
+from paceline.codec import encode
+from paceline.errors import StorageError
+
+__all__ = ["main", "run"]
+
+ROUNDS = 9
+ENTRIES = 10_000
+_HOUR_NS = 3_600_000_000_000
+_VALUE = {"stdout": "x" * 300, "exit_code": 0, "lines": [1, 2, 3]}
+_LIMIT_BYTES = 64 * 1024 * 1024
+
+Case = tuple[str, Callable[[], object], int]
+"""A name, what one turn runs, and how many operations that is."""
+
+_FIRST_HIT = """
+import sys, time, pathlib
+from paceline.cache.disk import DiskTier
+from paceline.cache.memory import MemoryTier
+from paceline.cache.tiered import ResultCache
+from paceline.clock import SystemClock
+clock = SystemClock()
+disk = DiskTier(pathlib.Path(sys.argv[1]), clock=clock, max_bytes=int(sys.argv[2]), on_trouble=print)
+cache = ResultCache(MemoryTier(1_000, clock=clock), disk, default_ttl_s=300)
+start = time.perf_counter_ns()
+hit = cache.get(bytes.fromhex(sys.argv[3]))
+elapsed = time.perf_counter_ns() - start
+assert hit is not None
+print(elapsed)
+disk.close()
+"""
+
+
+def run(rounds: int = ROUNDS) -> dict[str, object]:
+    """Nanoseconds an operation (minimum over the rounds) of ours and of the limit, and ratios."""
+    rng = random.Random(1)
+    keys = [rng.randbytes(32) for _ in range(ENTRIES)]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "cache.db"
+        disk = DiskTier(path, clock=SystemClock(), max_bytes=_LIMIT_BYTES, on_trouble=_unexpected)
+        payload = encode(_VALUE)
+        for key in keys:
+            disk.put(key, payload, _HOUR_NS)
+        disk.flush()
+        raw = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+        try:
+            asked = rng.choices(keys, k=2_000)
+            cases = [
+                *_memory_cases(keys, asked),
+                *_disk_cases(disk, raw, asked),
+                *_key_cases(),
+                *_decorator_cases(),
+            ]
+            times = _measure(cases, rounds)
+            first_us = [_first_hit_us(path, key) for key in asked[:rounds]]
+        finally:
+            raw.close()
+            disk.close()
+    return {"rounds": rounds, "ns": times, "ratio": _ratios(times), "first_warm_hit_us": first_us}
+
+
+def _memory_cases(keys: list[bytes], asked: list[bytes]) -> Iterator[Case]:
+    clock = SystemClock()
+    plain = dict.fromkeys(keys, "text")
+    tier = MemoryTier[bytes, Snapshot](ENTRIES, clock=clock)
+    cache = ResultCache(tier, None, default_ttl_s=300)
+    for key in keys:
+        cache.put(key, "text")
+    changeable = ResultCache(
+        MemoryTier[bytes, Snapshot](ENTRIES, clock=clock), None, default_ttl_s=300
+    )
+    for key in keys:
+        changeable.put(key, _VALUE)
+    yield "limit: dict.get", lambda: [plain.get(key) for key in asked], len(asked)
+    yield "memory tier hit", lambda: [tier.get(key) for key in asked], len(asked)
+    yield "hot hit", lambda: [cache.get(key) for key in asked], len(asked)
+    yield "hot hit, decoded", lambda: [changeable.get(key) for key in asked], len(asked)
+
+    numbers = itertools.count()
+    full = MemoryTier[int, str](1_000, clock=clock)
+
+    def put() -> None:
+        for number in itertools.islice(numbers, 1_000):
+            full.put(number, "text", _HOUR_NS)
+
+    yield "memory tier put, full", put, 1_000
+
+
+def _disk_cases(disk: DiskTier, raw: sqlite3.Connection, asked: list[bytes]) -> Iterator[Case]:
+    sql = "SELECT payload, stored_ns, expires_ns, digest FROM results WHERE key = ?"
+    cache = ResultCache(MemoryTier(0, clock=SystemClock()), disk, default_ttl_s=300)
+    yield (
+        "limit: sqlite3 read",
+        lambda: [raw.execute(sql, (key,)).fetchone() for key in asked],
+        len(asked),
+    )
+    yield "disk tier hit", lambda: [disk.get(key) for key in asked], len(asked)
+    yield "warm hit", lambda: [cache.get(key) for key in asked], len(asked)
+    payload = encode(_VALUE)
+
+    def put() -> None:
+        for key in asked:
+            disk.put(key, payload, _HOUR_NS)
+        disk.flush()
+
+    yield "disk tier put, written", put, len(asked)
+
+
+def _key_cases() -> Iterator[Case]:
+    call = Call(
+        id="1", kind=Kind.AGENT, name="host_exec", arguments={"query": "df -h /var", "limit": 20},
+        caller=Caller("ada"), scope=Scope(ScopeLevel.USER, None, "ada"), plan=Plan(Effect.read()),
+    )  # fmt: skip
+    encoded = canonical((msgspec.structs.astuple(call.scope), call.name, dict(call.arguments)))
+    yield (
+        "limit: BLAKE2b",
+        lambda: [hashlib.blake2b(encoded, digest_size=32).digest() for _ in range(1_000)],
+        1_000,
+    )
+    yield "call key", lambda: [call_key(call, "1", b"12345678") for _ in range(1_000)], 1_000
+
+
+def _decorator_cases() -> Iterator[Case]:
+    @functools.lru_cache(1_000)
+    def limit(x: int) -> int:
+        return x
+
+    @cached(LRUCache(1_000, 300))
+    def ours(x: int) -> int:
+        return x
+
+    yield "limit: functools.lru_cache hit", lambda: [limit(5) for _ in range(1_000)], 1_000
+    yield "cached hit", lambda: [ours(5) for _ in range(1_000)], 1_000
+
+
+def _measure(cases: list[Case], rounds: int) -> dict[str, float]:
+    """The least time of each case; every round runs all of them, the first one uncounted."""
+    times: dict[str, float] = {}
+    for turn in range(rounds + 1):
+        for name, work, operations in cases:
+            gc.collect()
+            gc.disable()
+            start = perf_counter_ns()
+            work()
+            elapsed = (perf_counter_ns() - start) / operations
+            gc.enable()
+            if turn:
+                times[name] = min(times.get(name, elapsed), elapsed)
+    return times
+
+
+def _ratios(times: dict[str, float]) -> dict[str, float]:
+    """Each of ours over the limit that was listed last before it."""
+    ratios: dict[str, float] = {}
+    limit = 1.0
+    for name, elapsed in times.items():
+        if name.startswith("limit: "):
+            limit = elapsed
+        else:
+            ratios[name] = elapsed / limit
+    return ratios
+
+
+def _first_hit_us(path: Path, key: bytes) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", _FIRST_HIT, path, str(_LIMIT_BYTES), key.hex()],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout) / 1e3
+
+
+def _unexpected(exc: StorageError) -> None:
+    raise exc
+
+
+def main() -> None:
+    """Prints the figures."""
+    figures = msgspec.convert(run(), _Figures)
+    for name, elapsed in figures.ns.items():
+        ratio = figures.ratio.get(name)
+        print(f"{name:32}{elapsed:10,.0f} ns" + (f"{ratio:8.1f} x the limit" if ratio else ""))
+    first = figures.first_warm_hit_us
+    print(
+        f"first warm hit of a process: {min(first):,.0f} to {max(first):,.0f} us, "
+        f"median {statistics.median(first):,.0f} us"
+    )
+
+
+class _Figures(msgspec.Struct):
+    ns: dict[str, float]
+    ratio: dict[str, float]
+    first_warm_hit_us: list[float]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Generations: a write puts what was read before out of reach, in every process."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paceline.cache.generations import Generations
+from paceline.errors import CorruptStoreError, StorageError
+
+_TAGS = st.lists(st.text(), max_size=6)
+
+
+def _unexpected(exc: StorageError) -> None:
+    raise exc
+
+
+def _in_memory() -> Generations:
+    return Generations(None, on_trouble=_unexpected)
+
+
+@given(_TAGS, _TAGS)
+def test_a_write_changes_the_stamps_of_its_tags(read: list[str], written: list[str]) -> None:
+    """After a write the stamps of every list of tags that shares one with it are new. (S0-78,
+    S1-53)"""
+    generations = _in_memory()
+    before = generations.read(read)
+    generations.bump(written)
+    assert len(before) == 8 * len(read)
+    if set(read) & set(written):
+        assert generations.read(read) != before
+    if not written:
+        assert generations.read(read) == before
+
+
+def test_tags_have_stamps_of_their_own() -> None:
+    """A write leaves practically all other tags alone. (S1-53)"""
+    generations = _in_memory()
+    others = [f"tag{number}" for number in range(1_000)]
+    before = [generations.read([tag]) for tag in others]
+    generations.bump(["node:/w/a"])
+    changed = sum(generations.read([tag]) != old for tag, old in zip(others, before, strict=True))
+    assert changed <= 5
+
+
+def test_no_tags_no_stamps() -> None:
+    """Without tags there is nothing to stamp."""
+    assert _in_memory().read(()) == b""
+
+
+def test_processes_share_stamps(tmp_path: Path) -> None:
+    """A write in one process is seen by all others at once. (S0-78)"""
+    path = tmp_path / "state" / "generations"
+    mine = Generations(path, on_trouble=_unexpected)
+    before = mine.read(["a", "b"])
+    code = (
+        "import sys, pathlib\n"
+        "from paceline.cache.generations import Generations\n"
+        "g = Generations(pathlib.Path(sys.argv[1]), on_trouble=print)\n"
+        "print(g.read(['a', 'b']).hex())\n"
+        "g.bump(['a'])\n"
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    assert bytes.fromhex(seen.stdout) == before
+    assert mine.read(["a"]) != before[:8]
+    assert mine.read(["b"]) == before[8:]
+    mine.close()
+
+
+def test_stamps_outlive_the_process(tmp_path: Path) -> None:
+    """A file that is opened again has the stamps it had."""
+    path = tmp_path / "generations"
+    first = Generations(path, on_trouble=_unexpected)
+    first.bump(["a"])
+    stamps = first.read(["a", "b"])
+    first.close()
+    second = Generations(path, on_trouble=_unexpected)
+    assert second.read(["a", "b"]) == stamps
+    second.close()
+
+
+def test_a_lost_file_invalidates_everything(tmp_path: Path) -> None:
+    """A file made anew has other stamps, so no result of before is found under them."""
+    path = tmp_path / "generations"
+    first = Generations(path, on_trouble=_unexpected)
+    stamps = first.read(["a"])
+    first.close()
+    path.unlink()
+    second = Generations(path, on_trouble=_unexpected)
+    assert second.read(["a"]) != stamps
+    second.close()
+
+
+def test_after_close_nothing_matches(tmp_path: Path) -> None:
+    """What is read after close equals nothing that was read before."""
+    generations = Generations(tmp_path / "generations", on_trouble=_unexpected)
+    stamps = generations.read(["a"])
+    generations.close()
+    generations.close()
+    assert generations.read(["a"]) != stamps
+    generations.bump(["a"])
+
+
+def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
+    """The file is private, and no draft of it is left."""
+    path = tmp_path / "generations"
+    Generations(path, on_trouble=_unexpected).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PACEGEN1", b"PACEGEN1" + bytes(100_000), b"x" * 32_776, b"\0" * 32_776]
+)
+def test_a_damaged_file_is_told_and_not_used(tmp_path: Path, content: bytes) -> None:
+    """With an empty, short, long or foreign file trouble is told once, the file stays as it is
+    and invalidation works in this process."""
+    path = tmp_path / "generations"
+    path.write_bytes(content)
+    trouble: list[StorageError] = []
+    generations = Generations(path, on_trouble=trouble.append)
+    assert [type(exc) for exc in trouble] == [CorruptStoreError]
+    assert str(path) in trouble[0].next_step
+    assert path.read_bytes() == content
+    _check_invalidates(generations)
+
+
+@pytest.mark.parametrize("place", ["/proc/none/generations", "directory"])
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, place: str) -> None:
+    """Where no file can be made or opened, trouble is told once and this process goes on alone."""
+    (tmp_path / "directory").mkdir()
+    trouble: list[StorageError] = []
+    generations = Generations(tmp_path / place, on_trouble=trouble.append)
+    assert [type(exc) for exc in trouble] == [StorageError]
+    _check_invalidates(generations)
+
+
+def test_a_read_only_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a file that may not be written trouble is told once and this process goes on alone."""
+    path = tmp_path / "generations"
+    Generations(path, on_trouble=_unexpected).close()
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    trouble: list[StorageError] = []
+    _check_invalidates(Generations(path, on_trouble=trouble.append))
+    assert "Permission denied" in str(trouble[0])
+
+
+def test_a_file_made_meanwhile_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another process makes the file at the same moment, both use one."""
+    path = tmp_path / "generations"
+    first = Generations(path, on_trouble=_unexpected)
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    second = Generations(path, on_trouble=_unexpected)
+    assert second.read(["a"]) == first.read(["a"])
+    first.bump(["a"])
+    assert second.read(["a"]) == first.read(["a"])
+    first.close()
+    second.close()
+
+
+def _check_invalidates(generations: Generations) -> None:
+    before = generations.read(["a"])
+    assert generations.read(["a"]) == before
+    generations.bump(["a"])
+    assert generations.read(["a"]) != before
+
+
+def test_stamps_that_repeat_are_caught() -> None:
+    """The check of invalidation fails for stamps that are not fresh."""
+    with pytest.raises(AssertionError):
+        _check_invalidates(Generations(None, on_trouble=_unexpected, random_bytes=bytes))
