@@ -6,6 +6,9 @@ missing=""
 command -v bwrap >/dev/null 2>&1 || missing="$missing bubblewrap"
 command -v git >/dev/null 2>&1 || missing="$missing git"
 command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
+command -v rg >/dev/null 2>&1 || missing="$missing ripgrep"
+command -v ps >/dev/null 2>&1 || missing="$missing procps"
+command -v file >/dev/null 2>&1 || missing="$missing file"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   echo "installing for the sandbox tests:$missing"

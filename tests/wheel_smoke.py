@@ -16,7 +16,7 @@ import paceline
 from paceline import Caller, Effect, Runtime, Settings, Source
 
 PROGRAM = Path(sys.prefix) / "bin" / "paceline"
-DATA = ("paceline/py.typed", "paceline/hostexec/default_policy.toml")
+DATA = ("paceline/py.typed", "paceline/hostexec/policy/default.toml")
 
 
 def main(tree: Path, wheel: Path) -> None:

@@ -15,7 +15,7 @@ Places = Mapping[str, tuple[str, ...]]
 
 _CLI = "src/paceline/cli/"
 # A program of its own, which nobody can hand anything.
-_ALONE = ("src/paceline/hostexec/launcher.py",)
+_ALONE = ("src/paceline/hostexec/sandbox/launcher.py",)
 
 FORBIDDEN: Places = {
     "eval": (),

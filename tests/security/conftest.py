@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.security.shell_host import ShellHost, open_directory
 
 

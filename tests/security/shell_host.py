@@ -17,12 +17,12 @@ import msgspec
 from paceline.clock import SystemClock
 from paceline.errors import CommandFailedError, InvalidInputError
 from paceline.hostexec.audit import AuditLog
-from paceline.hostexec.command import View
 from paceline.hostexec.executor import HostExec
-from paceline.hostexec.limits import Limits
 from paceline.hostexec.result import CommandResult
-from paceline.hostexec.sandbox import Level, Sandbox
-from paceline.hostexec.workspace import HIDDEN, PROTECTED, Workspace
+from paceline.hostexec.sandbox.command import View
+from paceline.hostexec.sandbox.level import Level, Sandbox
+from paceline.hostexec.sandbox.limits import Limits
+from paceline.hostexec.sandbox.workspace import HIDDEN, PROTECTED, Workspace
 from paceline.redaction import Redactor, Secret
 
 RUN_AS = 61_187 + os.getpid() % 997  # one of its own for each process of the tests
@@ -57,6 +57,9 @@ class ShellPolicy:
 
     def __init__(self, rule: ScriptRule) -> None:
         self.rule = rule
+
+    def split(self, text: str, /) -> tuple[str, ...]:
+        return tuple(text.split())
 
     def decide(self, argv: Sequence[str], /) -> GrantedScript:
         if not argv:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.security.shell_host import KNOWN_SECRET, GrantedScript, ShellHost
 
 from paceline.errors import (
     AuditError,
@@ -18,14 +17,18 @@ from paceline.errors import (
     OverloadedError,
 )
 from paceline.hostexec.audit import first_break
-from paceline.hostexec.limits import Limits
 from paceline.hostexec.result import CommandResult
+from paceline.hostexec.sandbox.limits import Limits
+from tests.security.shell_host import KNOWN_SECRET, GrantedScript, ShellHost
 
 Make = Callable[..., ShellHost]
 
 
 class _DenyAll:
     digest = "nothing-allowed"
+
+    def split(self, text: str, /) -> tuple[str, ...]:
+        raise CommandDeniedError("a shell would do that", reason="shell_syntax", detail=text)
 
     def decide(self, argv: Sequence[str], /) -> GrantedScript:
         raise CommandDeniedError("no rule allows it", reason="no_rule", detail=argv[0])
@@ -97,6 +100,18 @@ async def test_a_refusal_is_on_record(shell: Make) -> None:
     (line,) = host.lines()
     assert (line["phase"], line["reason"], line["who"]) == ("denied", "no_rule", "bot")
     assert "\x1b" not in host.log.read_text()
+
+
+async def test_a_line_for_a_shell_is_audited(shell: Make) -> None:
+    """A line that only a shell could carry out is refused like a command, with its text in the
+    log. (A-15)"""
+    host = shell()
+    host.host.policy = _DenyAll()
+    with pytest.raises(CommandDeniedError):
+        await host.host.run("uname; id", who="bot")
+    (line,) = host.lines()
+    assert (line["phase"], line["reason"]) == ("denied", "shell_syntax")
+    assert line["argv"] == ["uname; id"]
 
 
 async def test_secrets_of_a_command_are_masked_in_the_log(shell: Make) -> None:

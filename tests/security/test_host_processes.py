@@ -12,6 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from paceline.errors import Category, CommandFailedError, InvalidInputError, SandboxError
+from paceline.hostexec.sandbox.command import Launch
+from paceline.hostexec.sandbox.level import Level, Sandbox
+from paceline.hostexec.sandbox.limits import Limits
+from paceline.hostexec.sandbox.process import run
 from tests.security.shell_host import (
     ALL_LEVELS,
     AS_ROOT,
@@ -22,12 +28,6 @@ from tests.security.shell_host import (
     started,
     until,
 )
-
-from paceline.errors import Category, CommandFailedError, InvalidInputError, SandboxError
-from paceline.hostexec.command import Launch
-from paceline.hostexec.limits import Limits
-from paceline.hostexec.process import run
-from paceline.hostexec.sandbox import Level, Sandbox
 
 Make = Callable[..., ShellHost]
 each_level = pytest.mark.parametrize("level", ALL_LEVELS)

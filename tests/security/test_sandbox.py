@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.security.shell_host import AS_ROOT, RUN_AS, USER, ShellHost, open_directory, started
 
 from paceline.errors import SandboxError
-from paceline.hostexec import bubblewrap
-from paceline.hostexec.probe import probe
-from paceline.hostexec.sandbox import Sandbox, choose_sandbox
-from paceline.hostexec.workspace import Workspace
+from paceline.hostexec.sandbox import bubblewrap
+from paceline.hostexec.sandbox.level import Sandbox, choose_sandbox
+from paceline.hostexec.sandbox.probe import probe
+from paceline.hostexec.sandbox.workspace import Workspace
+from tests.security.shell_host import AS_ROOT, RUN_AS, USER, ShellHost, open_directory, started
 
 Make = Callable[..., ShellHost]
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import pytest
+
 from tests.rules.imports import check_cycles, check_layers
 from tests.rules.sizes import check_exports, check_sizes
 from tests.rules.sources import Sources, python, tracked

@@ -3,11 +3,11 @@
 import pytest
 
 from paceline.errors import Category
-from paceline.hostexec.ending import Ending, ending, failure
-from paceline.hostexec.limits import Limits
-from paceline.hostexec.process import Ended
 from paceline.hostexec.result import CommandResult, ExitKind
-from paceline.hostexec.sandbox import launch_failure
+from paceline.hostexec.sandbox.ending import Ending, ending, failure
+from paceline.hostexec.sandbox.level import launch_failure
+from paceline.hostexec.sandbox.limits import Limits
+from paceline.hostexec.sandbox.process import Ended
 
 
 def _ended(code: int, *, stopped: str = "", stderr: bytes = b"") -> Ended:

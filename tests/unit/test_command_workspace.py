@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from paceline.errors import SandboxError
-from paceline.hostexec.bubblewrap import HostTree, arguments
-from paceline.hostexec.command import Command
-from paceline.hostexec.launcher import Spec
-from paceline.hostexec.limits import Limits
-from paceline.hostexec.sandbox import supervised
-from paceline.hostexec.workspace import Workspace
+from paceline.hostexec.sandbox.bubblewrap import HostTree, arguments
+from paceline.hostexec.sandbox.command import Command
+from paceline.hostexec.sandbox.launcher import Spec
+from paceline.hostexec.sandbox.level import supervised
+from paceline.hostexec.sandbox.limits import Limits
+from paceline.hostexec.sandbox.workspace import Workspace
 
 ARGV = ("/usr/bin/ls", "-l")
 

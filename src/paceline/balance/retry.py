@@ -1,14 +1,14 @@
 """Whether, and when, to execute a call again. Pure: it decides, the call path waits."""
 
 import random
-from typing import Final
+from typing import Final, final
 
 import msgspec
 
 from paceline.call import Effect
 from paceline.errors import Category, PacelineError
 
-__all__ = ["RetryPolicy"]
+__all__ = ["RetryBudget", "RetryPolicy"]
 
 
 class _Backoff(msgspec.Struct, frozen=True):
@@ -64,3 +64,33 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         pause = max(rng.uniform(0, bound), error.retry_after_s or 0.0)
         limit_s = backoff.cap_s if remaining_s is None else min(backoff.cap_s, remaining_s)
         return pause if pause < limit_s else None
+
+
+@final
+class RetryBudget:
+    """How many retries all calls together may make: when much fails, repeating it all would
+    multiply the load on what is in trouble already.
+
+    First executions pay in, retries take out. `share` is the number of retries that each first
+    execution pays for, `most` what can be saved up (Google SRE book, chapter 22: a budget of
+    10 % per client keeps the growth of load at 1.1 times).
+    """
+
+    __slots__ = ("_left", "_most", "_share")
+
+    def __init__(self, share: float = 0.1, most: float = 20.0) -> None:
+        """Begins with all of `most`, so that a young process may retry."""
+        self._share = share
+        self._most = most
+        self._left = most
+
+    def deposit(self) -> None:
+        """Counts a first execution."""
+        self._left = min(self._most, self._left + self._share)
+
+    def spend(self) -> bool:
+        """Takes one retry out; False, and nothing is taken, where none is left."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -20,15 +20,15 @@ from paceline.errors import (
     SandboxError,
 )
 from paceline.hostexec.audit import AuditLog
-from paceline.hostexec.command import Command
-from paceline.hostexec.ending import ending, failure
 from paceline.hostexec.granted import CommandPolicy, Granted
-from paceline.hostexec.limits import Limits
-from paceline.hostexec.process import Ended, run
 from paceline.hostexec.result import CommandResult
-from paceline.hostexec.sandbox import Sandbox, launch_failure
+from paceline.hostexec.sandbox.command import Command
+from paceline.hostexec.sandbox.ending import ending, failure
+from paceline.hostexec.sandbox.level import Sandbox, launch_failure
+from paceline.hostexec.sandbox.limits import Limits
+from paceline.hostexec.sandbox.process import Ended, run
+from paceline.hostexec.sandbox.workspace import Workspace
 from paceline.hostexec.timeouts import AdaptiveTimeouts
-from paceline.hostexec.workspace import Workspace
 
 __all__ = ["HostExec"]
 
@@ -80,13 +80,13 @@ class HostExec:
 
     async def run(
         self,
-        argv: Sequence[str],
+        command: str | Sequence[str],
         *,
         timeout_s: float | None = None,
         deadline_ns: int | None = None,
         who: str = "",
     ) -> CommandResult:
-        """Runs one command and returns its successful result.
+        """Runs one command, given as a line or as its words, and returns its successful result.
 
         `timeout_s` bounds the run, `deadline_ns` (of the clock's monotonic time) waiting and
         run; they only ever shorten the rule's own limit. `who` asks, for the audit log.
@@ -97,7 +97,7 @@ class HostExec:
         command and all it started are gone before the cancellation goes on.
         """
         case = _Case(self._new_id(), who, self.policy.digest)
-        granted = self._decide(case, argv)
+        granted = self._decide(case, command)
         await self._enter(deadline_ns)
         try:
             left_s = self._left_s(deadline_ns)
@@ -106,11 +106,14 @@ class HostExec:
         finally:
             self._gate.leave()
 
-    def _decide(self, case: "_Case", argv: Sequence[str]) -> Granted:
+    def _decide(self, case: "_Case", command: str | Sequence[str]) -> Granted:
+        words: Sequence[str] = [command] if isinstance(command, str) else command
         try:
-            return self.policy.decide(argv)
+            if isinstance(command, str):
+                words = self.policy.split(command)
+            return self.policy.decide(words)
         except CommandDeniedError as exc:
-            tokens = self._audit.mask([str(token) for token in argv])
+            tokens = self._audit.mask([str(token) for token in words])
             self._record("denied", case, {"argv": tokens, "reason": exc.reason})
             raise
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from paceline.hostexec.command import View
+from paceline.hostexec.sandbox.command import View
 
 __all__ = ["CommandPolicy", "Granted", "GrantedRule"]
 
@@ -75,6 +75,11 @@ class CommandPolicy(Protocol):
     @property
     def digest(self) -> str:
         """Names the text of the policy in the audit log."""
+        ...
+
+    def split(self, text: str, /) -> tuple[str, ...]:
+        """The words of a command line. Raises CommandDeniedError for what only a shell could
+        carry out, and InvalidInputError for what is no command line."""
         ...
 
     def decide(self, argv: Sequence[str], /) -> Granted:

@@ -39,3 +39,15 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: float
     sandbox: str
     """The isolation level it ran at."""
+
+    @property
+    def output(self) -> str:
+        """What it printed, on both streams."""
+        streams = (self.stdout.rstrip("\n"), self.stderr.rstrip("\n"))
+        return "\n".join(text for text in streams if text)
+
+    def __str__(self) -> str:
+        """For people: a line with its exit code, then its output."""
+        code = "none" if self.exit_code is None else self.exit_code
+        head = f"{'✅' if self.ok else '❌'} `{self.command}` (exit code: {code})"
+        return f"{head}\n{self.output}" if self.output else head

@@ -1,7 +1,7 @@
 """The strongest level: the command line that builds a sandbox of namespaces with bubblewrap.
 
 Nothing is started here: facts in, arguments out. What is protected is exactly what these arguments say, so each of
-them has a probe (`paceline.hostexec.probe`) that notices when it is gone.
+them has a probe (`paceline.hostexec.sandbox.probe`) that notices when it is gone.
 """
 
 from pathlib import Path, PurePosixPath
@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from paceline.hostexec.command import Command
-from paceline.hostexec.limits import Limits
-from paceline.hostexec.workspace import Workspace
+from paceline.hostexec.sandbox.command import Command
+from paceline.hostexec.sandbox.limits import Limits
+from paceline.hostexec.sandbox.workspace import Workspace
 
 __all__ = ["BWRAP", "WORKSPACE", "HostTree", "arguments"]
 

@@ -16,7 +16,7 @@ from typing import Final, Literal, final
 import msgspec
 
 from paceline.errors import Category, InvalidInputError, SandboxError
-from paceline.hostexec.command import Launch
+from paceline.hostexec.sandbox.command import Launch
 
 __all__ = ["Ended", "run"]
 

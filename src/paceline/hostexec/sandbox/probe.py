@@ -9,11 +9,11 @@ from typing import Final
 import msgspec
 
 from paceline.errors import SandboxError
-from paceline.hostexec.command import Command
-from paceline.hostexec.limits import Limits
-from paceline.hostexec.process import run
-from paceline.hostexec.sandbox import Sandbox, launch_failure
-from paceline.hostexec.workspace import Workspace
+from paceline.hostexec.sandbox.command import Command
+from paceline.hostexec.sandbox.level import Sandbox, launch_failure
+from paceline.hostexec.sandbox.limits import Limits
+from paceline.hostexec.sandbox.process import run
+from paceline.hostexec.sandbox.workspace import Workspace
 
 __all__ = ["Finding", "probe"]
 

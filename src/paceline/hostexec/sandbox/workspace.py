@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, final
 
@@ -50,6 +51,22 @@ class Workspace:
                 raise SandboxError(f"{name!r} does not name a part of the workspace")
         self.protected = protected
         self.hidden = hidden
+
+    @classmethod
+    def guarding(
+        cls, path: Path, *, read_only: Iterable[Path] = (), unseen: Iterable[Path] = ()
+    ) -> "Workspace":
+        """The workspace at `path`, with those of our own files guarded that lie in it.
+
+        What guards itself everywhere (PROTECTED, HIDDEN) is guarded too. A path that does not
+        exist is taken for a directory unless its name has a suffix.
+        """
+        root = path.resolve()
+        return cls(
+            path,
+            protected=(*PROTECTED, *_names_in(root, read_only)),
+            hidden=(*HIDDEN, *_names_in(root, unseen)),
+        )
 
     def secure(self) -> None:
         """Makes sure that every part to guard exists, so that a command which may write cannot
@@ -105,6 +122,14 @@ class Workspace:
             if (state.st_mode >> shift) & needed != needed:
                 return directory
         return None
+
+
+def _names_in(root: Path, paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        full = Path(os.path.abspath(root / path))  # noqa: PTH100 (follows no link)
+        if full != root and full.is_relative_to(root):
+            directory = full.is_dir() if full.exists() else not full.suffix
+            yield f"{full.relative_to(root)}{'/' if directory else ''}"
 
 
 def _linked(root: Path, name: str) -> bool:

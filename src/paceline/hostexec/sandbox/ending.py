@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 
 from paceline.errors import Category, CommandFailedError
-from paceline.hostexec.limits import Limits
-from paceline.hostexec.process import Ended
 from paceline.hostexec.result import CommandResult, ExitKind
+from paceline.hostexec.sandbox.limits import Limits
+from paceline.hostexec.sandbox.process import Ended
 
 __all__ = ["Ending", "ending", "failure"]
 

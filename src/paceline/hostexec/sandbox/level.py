@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final, Literal, final
 
 from paceline.errors import Category, SandboxError
-from paceline.hostexec import bubblewrap, launcher
-from paceline.hostexec.command import Command, Launch
-from paceline.hostexec.limits import Limits
-from paceline.hostexec.process import Ended, run
-from paceline.hostexec.workspace import Workspace
+from paceline.hostexec.sandbox import bubblewrap, launcher
+from paceline.hostexec.sandbox.command import Command, Launch
+from paceline.hostexec.sandbox.limits import Limits
+from paceline.hostexec.sandbox.process import Ended, run
+from paceline.hostexec.sandbox.workspace import Workspace
 
 __all__ = ["LEVELS", "Level", "Sandbox", "choose_sandbox", "launch_failure", "supervised"]
 

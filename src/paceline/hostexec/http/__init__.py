@@ -1,0 +1,1 @@
+"""The same over HTTP: service, client, and what guards them."""

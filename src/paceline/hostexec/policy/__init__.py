@@ -1,0 +1,1 @@
+"""What may run: rules, and the decision on one command."""

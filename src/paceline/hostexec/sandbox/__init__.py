@@ -1,0 +1,1 @@
+"""How it runs: isolation, limits, processes."""
