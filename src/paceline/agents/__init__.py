@@ -1,0 +1,1 @@
+"""Agents: what a module or function has to look like, and the registry that keeps them."""

@@ -1,0 +1,99 @@
+"""What there is to know of one agent."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+import msgspec
+
+from paceline.call import UNKNOWN, Effect, Plan, ScopeLevel
+from paceline.errors import AgentError, PacelineError
+
+__all__ = ["WANTS", "AgentSpec", "TtlRule"]
+
+TtlRule = tuple[re.Pattern[str], float]
+"""Queries that the pattern matches at their start have results that stay valid so many seconds."""
+
+WANTS: Final = frozenset({"call", "session", "tenant", "user"})
+"""Parameters of `run` that are filled from the call: itself, and on whose behalf it is made."""
+
+
+@final
+@dataclass(frozen=True, slots=True, weakref_slot=True, kw_only=True, eq=False)
+class AgentSpec:
+    """One version of one agent: how to run it, and what it declares about itself.
+
+    `version` changes with the agent's code. `accepts` are the names of the context keywords
+    that `run` takes, None for any; `wants` those that it takes by name and that the call, not
+    the caller's context, gives a value (see `WANTS`). `ttl_s` None is the default of the cache. `source` is where
+    it came from: "builtin", "module" or "decorator"; `path` is its file, if it has one.
+    `warnings` say what is not as it should be, though it can be used.
+    """
+
+    name: str
+    run: Callable[..., object]
+    description: str = ""
+    version: str = ""
+    is_async: bool = False
+    accepts: frozenset[str] | None = frozenset()
+    wants: frozenset[str] = frozenset()
+    effect: Effect = UNKNOWN
+    cacheable: bool = False
+    ttl_s: float | None = None
+    ttl_rules: tuple[TtlRule, ...] = ()
+    scope: ScopeLevel | None = None
+    timeout_s: float | None = None
+    max_concurrency: int | None = None
+    capabilities: tuple[str, ...] = ()
+    tools: Mapping[str, Callable[..., object]] = field(default_factory=dict[str, Any])
+    result_type: Any = None
+    planner: Callable[[str, Mapping[str, object]], object] | None = None
+    source: str = "builtin"
+    path: Path | None = None
+    warnings: tuple[str, ...] = ()
+
+    def plan(self, query: str, context: Mapping[str, object]) -> Plan:
+        """How the call of this agent with these arguments is to be treated.
+
+        An agent with a planner of its own decides per call, but for what it declares in
+        TIMEOUT and CACHEABLE = False. Raises the planner's PacelineError as it is, and
+        AgentError for whatever else it raises or returns.
+        """
+        if self.planner is not None:
+            plan = self._planned(self.planner, query, context)
+        else:
+            plan = Plan(self.effect, self._ttl_s(query), self.scope)
+        return msgspec.structs.replace(
+            plan,
+            ttl_s=plan.ttl_s if self.cacheable else 0.0,
+            timeout_s=self.timeout_s if plan.timeout_s is None else plan.timeout_s,
+        )
+
+    def _planned(
+        self,
+        planner: Callable[[str, Mapping[str, object]], object],
+        query: str,
+        context: Mapping[str, object],
+    ) -> Plan:
+        try:
+            plan = planner(query, context)
+        except PacelineError:
+            raise
+        except Exception as exc:  # the boundary of the agent's code
+            raise AgentError(f"{self.name} failed to plan: {type(exc).__name__}: {exc}") from exc
+        if not isinstance(plan, Plan):
+            raise AgentError(
+                f"plan of {self.name} returned a {type(plan).__name__}",
+                next_step="Return a paceline Plan.",
+            )
+        return plan
+
+    def _ttl_s(self, query: str) -> float | None:
+        """By the first rule that matches the query, else the agent's own."""
+        text = query.strip()
+        for pattern, ttl_s in self.ttl_rules:
+            if pattern.match(text):
+                return ttl_s
+        return self.ttl_s
