@@ -6,9 +6,9 @@ itself. A key nobody knows is an error that names the nearest one there is.
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal, cast, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -191,15 +191,16 @@ def _check_keys(section: str, keys: object, source: str) -> None:
         )
     if not isinstance(keys, Mapping):
         raise ConfigError(f"[{section}] in {source} is not a table of keys")
-    known = sections[section].__struct_fields__
-    for key in keys:
+    known: tuple[str, ...] = sections[section].__struct_fields__
+    for key in cast("Mapping[str, object]", keys):
         if key not in known:
             raise ConfigError(
                 f"unknown setting {section}.{key} in {source}", next_step=_near(key, known)
             )
 
 
-def _near(word: str, known: Any) -> str:
+def _near(word: str, known: Iterable[str]) -> str:
+    known = list(known)
     close = difflib.get_close_matches(word, known, 1)
     hint = f"Did you mean {close[0]}? " if close else ""
     return f"{hint}There are: {', '.join(known)}."

@@ -6,8 +6,6 @@ connection shared between threads. Every sqlite3 exception ends here as a Storag
 """
 
 import contextlib
-import fcntl
-import os
 import sqlite3
 import threading
 from collections import deque
@@ -19,7 +17,7 @@ import msgspec
 
 from paceline.errors import CorruptStoreError, StorageError
 
-__all__ = ["BatchWriter", "Schema", "connect", "set_aside", "storage_errors"]
+__all__ = ["BatchWriter", "Schema", "connect", "storage_errors"]
 
 Parameters = tuple[object, ...]
 Statement = tuple[str, Parameters | Callable[[], Parameters]]
@@ -152,36 +150,6 @@ def _is_current(db: sqlite3.Connection, path: Path, schema: Schema) -> bool:
     )
 
 
-def set_aside(path: Path, schema: Schema, *, wall_ns: int) -> Path | None:
-    """Moves a damaged file, and its journal, out of the way; their bytes stay as they are.
-
-    Gives the new path, or None if the file can be used by now: processes that find the damage
-    at the same time take turns. Raises CorruptStoreError for a file of another program or
-    version, which is not ours to move, and StorageError when moving fails.
-    """
-    with storage_errors(path):
-        directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            try:
-                connect(path, schema).close()
-            except CorruptStoreError as exc:
-                if exc.__cause__ is None:  # SQLite can read it
-                    raise
-            else:
-                return None
-            target = path.with_name(f"{path.name}.damaged-{wall_ns}")
-            # The file itself last: until then others still find the damage, and wait here.
-            for suffix in ("-wal", "-shm", ""):
-                with contextlib.suppress(FileNotFoundError):
-                    path.with_name(path.name + suffix).rename(
-                        target.with_name(target.name + suffix)
-                    )
-            return target
-        finally:
-            os.close(directory)
-
-
 @final
 class BatchWriter:
     """Writes statements in the order they come, many to a transaction, on a thread of its own.
@@ -189,6 +157,7 @@ class BatchWriter:
     The caller pays for an append to a queue. What arrives while a transaction commits shares
     the next one, so batches grow with the load. A batch that fails is lost and counted, and
     `on_loss` is told (on the writer's thread) when losing starts; later batches are tried anew.
+    With `max_pending` statements waiting, further ones are lost too: memory is bounded.
     """
 
     def __init__(
@@ -199,6 +168,7 @@ class BatchWriter:
         on_loss: Callable[[StorageError], None],
         linger_s: float = 0.002,
         batch: int = 1_000,
+        max_pending: int = 100_000,
     ) -> None:
         """Opens the file at once, so that a file that cannot be used is known here."""
         self.path = path
@@ -207,6 +177,7 @@ class BatchWriter:
         self._on_loss = on_loss
         self._linger_s = linger_s
         self._batch = batch
+        self._max_pending = max_pending
         self._queue: deque[Statement] = deque()
         self._wake = threading.Event()
         self._state = threading.Condition()
@@ -223,10 +194,11 @@ class BatchWriter:
         """Queues one statement. After `close` it is counted as lost.
 
         Parameters that cost something to make may be given as a function, which the writer's
-        thread calls; it must not raise.
+        thread calls; if it raises, this statement is lost.
         """
-        if self._closed:
-            self.lost += 1
+        if self._closed or len(self._queue) >= self._max_pending:
+            with self._state:
+                self.lost += 1
             return
         self._queue.append((sql, parameters))
         self._submitted += 1
@@ -265,25 +237,40 @@ class BatchWriter:
         return min(self._batch, len(self._queue))
 
     def _commit(self, batch: list[Statement]) -> None:
+        rows = [row for statement in batch if (row := self._made(statement)) is not None]
         try:
             with storage_errors(self.path):
-                self._write(batch)
-            self._losing = False
+                self._write(rows)
+            self._losing = self._losing and len(rows) < len(batch)
         except StorageError as exc:
-            self.lost += len(batch)
-            if not self._losing:
-                self._losing = True
-                self._on_loss(exc)
+            self._lose(len(rows), exc)
         finally:
             with self._state:
                 self._settled += len(batch)
                 self._state.notify_all()
 
-    def _write(self, batch: list[Statement]) -> None:
+    def _made(self, statement: Statement) -> tuple[str, Parameters] | None:
+        sql, parameters = statement
+        try:
+            return sql, parameters() if callable(parameters) else parameters
+        except Exception as exc:  # noqa: BLE001 (one bad row must not end the writing of all)
+            error = StorageError(f"a row for {self.path} could not be made: {exc!r}")
+            error.__cause__ = exc
+            self._lose(1, error)
+            return None
+
+    def _lose(self, rows: int, error: StorageError) -> None:
+        with self._state:
+            self.lost += rows
+        if not self._losing:
+            self._losing = True
+            self._on_loss(error)
+
+    def _write(self, rows: list[tuple[str, Parameters]]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            for sql, parameters in batch:
-                self._db.execute(sql, parameters() if callable(parameters) else parameters)
+            for sql, parameters in rows:
+                self._db.execute(sql, parameters)
             self._db.execute("COMMIT")
         except BaseException:
             _rollback(self._db)

@@ -6,12 +6,13 @@ the exact secrets it was told of and everything that has the form of a credentia
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final, final
+from typing import Final, cast, final
 
-__all__ = ["MASK", "Redactor", "Secret"]
+__all__ = ["MASK", "Redactor", "Secret", "environment_secrets"]
 
 MASK: Final = "[redacted]"
 _SHORTEST: Final = 4
+_SHORTEST_IN_ENVIRONMENT: Final = 8
 
 _NAMES: Final = (
     # The look behind keeps this linear: a name is only looked for where its word begins.
@@ -105,16 +106,47 @@ class Redactor:
         return _FORMS.sub(_mask, text)
 
     def data(self, value: object) -> object:
-        """Plain data with every secret in it masked, also where only the key gives it away."""
+        """Plain data with every secret in it masked, also where only the key gives it away.
+
+        Sequences and sets come back as lists, bytes that hold a secret as masked text.
+        """
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Secret):
             return MASK
         if isinstance(value, Mapping):
-            return {
-                key: MASK if isinstance(key, str) and _SECRET_NAME.match(key) else self.data(item)
-                for key, item in value.items()
-            }
-        if isinstance(value, (list, tuple)):
-            return [self.data(item) for item in value]
+            return self._mapping(cast("Mapping[object, object]", value))
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self.data(item) for item in cast("Iterable[object]", value)]
+        if isinstance(value, bytes):
+            plain = value.decode("utf-8", "backslashreplace")
+            masked = self.text(plain)
+            return value if masked == plain else masked
         return value
+
+    def _mapping(self, value: Mapping[object, object]) -> dict[object, object]:
+        masked: dict[object, object] = {}
+        for key, item in value.items():
+            secret = isinstance(key, str) and _SECRET_NAME.match(key)
+            masked[self._key(key)] = MASK if secret else self.data(item)
+        return masked
+
+    def _key(self, key: object) -> object:
+        """A key of several parts stays as it is if all are clean, else it becomes text."""
+        masked = self.data(key)
+        if not isinstance(key, (tuple, frozenset)):
+            return masked
+        parts = cast("tuple[object, ...] | frozenset[object]", key)
+        return parts if masked == list(parts) else str(masked)
+
+
+def environment_secrets(environ: Mapping[str, str]) -> list[Secret]:
+    """Values of environment variables whose names say that they are secrets.
+
+    Short values are left out: masking them everywhere would mask ordinary words.
+    """
+    return [
+        Secret(value)
+        for name, value in environ.items()
+        if _SECRET_NAME.match(name) and len(value) >= _SHORTEST_IN_ENVIRONMENT
+    ]

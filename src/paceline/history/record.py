@@ -1,0 +1,217 @@
+"""What a history keeps of a call, and how it is taken without holding the call up.
+
+`capture` runs where calls run and takes what could change later; `Capture.record` does the
+costly rest (hashing, redaction) and may run on another thread. A value that nobody can change is
+kept as it is; one that its receiver may change is encoded at once, unless it is so large that
+this would be felt.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Final, cast
+
+import msgspec
+
+from paceline.call import Call, Kind, Outcome, ScopeLevel, Source
+from paceline.clock import Clock
+from paceline.codec import IMMUTABLE, decode, encode
+from paceline.errors import Category, CodecError, PacelineError
+from paceline.redaction import Redactor
+
+__all__ = ["Capture", "Record", "capture", "record", "storable"]
+
+_MAX_PARTS: Final = 2_000
+"""A value that can change is encoded while its call waits if it has no more parts than this
+(about a millisecond of work)."""
+_MAX_INPUT: Final = 16 * 1024
+_MAX_MESSAGE: Final = 2_000
+_TEXT_PER_PART: Final = 1_024
+
+_Encoded = Callable[[], bytes | None]
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One call. Times in nanoseconds; secrets are masked in `input` and `message`.
+
+    `input` is the arguments as a JSON object; None if inputs are not kept, or this one is over
+    16 KiB or not plain data. Hashes are BLAKE2b (128 bits, hex) of the encoded value, and with
+    `output_bytes`, its encoded size, None where it has no encoding or is too large to take one
+    in passing. `category` and `message` are of the error, None for a value.
+    """
+
+    id: str
+    trace: str
+    parent: str | None
+    kind: Kind
+    name: str
+    user: str | None
+    session: str | None
+    tenant: str | None
+    scope: ScopeLevel
+    input: str | None
+    input_hash: str | None
+    output_hash: str | None
+    output_bytes: int | None
+    source: Source
+    instance: str
+    attempts: int
+    queue_ns: int
+    execute_ns: int
+    total_ns: int
+    category: Category | None
+    message: str | None
+    tokens_input: int | None
+    tokens_output: int | None
+    tokens_cached: int | None
+    cost_usd: float | None
+    at_ns: int
+    """When the outcome was there, by the wall clock."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error other than being cancelled."""
+        return self.category not in (None, Category.CANCELLED)
+
+
+class Capture(msgspec.Struct, frozen=True):
+    """A finished call from which a record can be made at any later time, on any thread."""
+
+    call: Call
+    outcome: Outcome
+    at_ns: int
+    encoded_arguments: _Encoded
+    encoded_value: _Encoded
+
+    def record(self, redactor: Redactor, *, keep_inputs: bool) -> Record:
+        """The record of the call."""
+        call, outcome, error = self.call, self.outcome, self.outcome.error
+        arguments, value = self.encoded_arguments(), self.encoded_value()
+        tokens = outcome.tokens
+        return Record(
+            id=storable(call.id),
+            trace=storable(call.trace_id),
+            parent=_optional(call.parent_id),
+            kind=call.kind,
+            name=storable(call.name),
+            user=_optional(call.caller.user),
+            session=_optional(call.caller.session),
+            tenant=_optional(call.caller.tenant),
+            scope=call.scope.level,
+            input=_shown(arguments, redactor) if keep_inputs else None,
+            input_hash=_digest(arguments),
+            output_hash=_digest(value),
+            output_bytes=None if value is None else len(value),
+            source=outcome.source,
+            instance=storable(outcome.instance),
+            attempts=outcome.attempts,
+            queue_ns=outcome.queue_ns,
+            execute_ns=outcome.execute_ns,
+            total_ns=outcome.total_ns,
+            category=None if error is None else error.category,
+            message=None if error is None else _message(error, redactor),
+            tokens_input=None if tokens is None else tokens.input,
+            tokens_output=None if tokens is None else tokens.output,
+            tokens_cached=None if tokens is None else tokens.cached_input,
+            cost_usd=outcome.cost_usd,
+            at_ns=self.at_ns,
+        )
+
+
+def capture(call: Call, outcome: Outcome, clock: Clock) -> Capture:
+    """What `Capture.record` needs, whatever is done to arguments and value from now on."""
+    return Capture(
+        call,
+        outcome,
+        clock.wall_ns(),
+        _hold_arguments(call.arguments),
+        _hold(outcome.value) if outcome.error is None else _nothing,
+    )
+
+
+def record(
+    call: Call, outcome: Outcome, *, clock: Clock, redactor: Redactor, keep_inputs: bool
+) -> Record:
+    """The record of a call that has just finished; see `capture` to make it later."""
+    return capture(call, outcome, clock).record(redactor, keep_inputs=keep_inputs)
+
+
+def storable(text: str) -> str:
+    """The text with what UTF-8 has no form for (lone surrogates) written out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _optional(text: str | None) -> str | None:
+    return None if text is None else storable(text)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _hold_arguments(arguments: Mapping[str, object]) -> _Encoded:
+    held = dict(arguments)
+    if all(type(value) in IMMUTABLE for value in held.values()):
+        return partial(_encode, held)
+    return _hold(held)
+
+
+def _hold(value: object) -> _Encoded:
+    """The value's encoding: later if nobody can change it, now if it is small."""
+    if type(value) in IMMUTABLE:
+        return partial(_encode, value)
+    data = _encode(value) if _is_small(value) else None
+    return lambda: data
+
+
+def _encode(value: object) -> bytes | None:
+    kind = type(value)
+    record = issubclass(kind, msgspec.Struct) or dataclasses.is_dataclass(kind)
+    try:
+        return encode(value, kind if record else None)
+    except CodecError:
+        return None
+
+
+def _is_small(value: object) -> bool:
+    left = _MAX_PARTS
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        parts: Iterable[object] = ()
+        if isinstance(part, dict):
+            items = cast("dict[object, object]", part)
+            parts = (*items.keys(), *items.values()) if len(items) <= left else ()
+            left -= 2 * len(items)
+        elif isinstance(part, (list, tuple, set, frozenset)):
+            parts = cast("Iterable[object]", part)
+            left -= len(part)  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(part, (str, bytes)):
+            left -= len(part) // _TEXT_PER_PART
+        if left < 0:
+            return False
+        waiting.extend(parts)
+    return True
+
+
+def _digest(data: bytes | None) -> str | None:
+    return None if data is None else hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _shown(arguments: bytes | None, redactor: Redactor) -> str | None:
+    """The arguments as JSON. Masked before they become JSON: escapes could hide a secret."""
+    if arguments is None or len(arguments) > _MAX_INPUT:
+        return None
+    try:
+        return msgspec.json.encode(redactor.data(decode(arguments))).decode()
+    except (CodecError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _message(error: PacelineError, redactor: Redactor) -> str:
+    """Masked in full before it is cut: half a secret has no form to know it by."""
+    text = storable(f"{error.message}")
+    if len(text) > _MAX_INPUT:
+        return f"(a message of {len(text):,} characters)"
+    return redactor.text(text)[:_MAX_MESSAGE]

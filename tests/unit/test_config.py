@@ -1,0 +1,151 @@
+"""Settings: each source overrides the one before, and nothing misspelt is ignored."""
+
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+
+from paceline.config import Settings, load
+from paceline.errors import ConfigError
+
+SECTIONS = get_type_hints(Settings)
+EVERY_KEY = [
+    (section, key, getattr(kind(), key))
+    for section, kind in SECTIONS.items()
+    for key in kind.__struct_fields__
+]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_defaults_need_nothing() -> None:
+    """Without file, environment and overrides all settings have their defaults."""
+    assert load() == Settings()
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    """File over defaults, environment over file, arguments over environment."""
+    file = write(
+        tmp_path / "paceline.toml",
+        "[run]\ntimeout_s = 1\nthreads = 1\nmax_queue = 1\n[cache]\nenabled = false\n",
+    )
+    settings = load(
+        file=file,
+        environ={"PACELINE_RUN_THREADS": "2", "PACELINE_RUN_MAX_QUEUE": "2", "OTHER": "x"},
+        overrides={"run": {"max_queue": 3}},
+    )
+    assert (settings.run.timeout_s, settings.run.threads, settings.run.max_queue) == (1, 2, 3)
+    assert settings.cache.enabled is False
+    assert settings.run.max_concurrency == Settings().run.max_concurrency
+
+
+@pytest.mark.parametrize(("section", "key", "default"), EVERY_KEY)
+def test_every_setting_can_come_from_each_source(
+    section: str, key: str, default: Any, tmp_path: Path
+) -> None:
+    """Every key is read from the file, the environment and arguments."""
+    other = _another(section, key, default)
+    shown = str(other).lower() if isinstance(other, bool) else str(other)
+    toml = f'"{other}"' if isinstance(other, str) else shown
+    file = write(tmp_path / "paceline.toml", f"[{section}]\n{key} = {toml}\n")
+    for settings in (
+        load(file=file),
+        load(environ={f"PACELINE_{section}_{key}".upper(): shown}),
+        load(overrides={section: {key: other}}),
+    ):
+        assert getattr(getattr(settings, section), key) == other != default
+
+
+def _another(section: str, key: str, default: Any) -> object:
+    choices = {"mode": "off", "sandbox": "limits"}
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, (int, float)):
+        return default + 1
+    return choices.get(key, "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "unknown", "meant"),
+    [
+        ({"run": {"timeot_s": 1}}, "run.timeot_s", "timeout_s"),
+        ({"cach": {}}, "[cach]", "cache"),
+        ({"history": {"retention": 1}}, "history.retention", "retention_days"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(
+    overrides: dict[str, dict[str, object]], unknown: str, meant: str
+) -> None:
+    """A misspelt key is an error that says which one there is."""
+    with pytest.raises(ConfigError) as caught:
+        load(overrides=overrides)
+    assert unknown in str(caught.value)
+    assert "arguments" in str(caught.value)
+    assert caught.value.next_step.startswith(f"Did you mean {meant}? There are: ")
+
+
+def test_a_key_like_no_other_lists_all() -> None:
+    """A key that resembles none is an error that lists those there are."""
+    with pytest.raises(ConfigError) as caught:
+        load(environ={"PACELINE_HISTORY_ZZZZZZ": "1"})
+    assert caught.value.next_step == "There are: enabled, retention_days, max_records, inputs."
+    assert "the environment" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("run", "timeout_s", 0),
+        ("run", "threads", 0),
+        ("run", "max_attempts", "many"),
+        ("cache", "hot_entries", -1),
+        ("hostexec", "mode", "remote"),
+        ("history", "retention_days", -1),
+    ],
+)
+def test_a_wrong_value_says_where_it_is_from(
+    section: str, key: str, value: object, tmp_path: Path
+) -> None:
+    """A value out of range or of the wrong type is an error with its place and source."""
+    toml = f'"{value}"' if isinstance(value, str) else value
+    file = write(tmp_path / "paceline.toml", f"[{section}]\n{key} = {toml}\n")
+    for source, given in (
+        (str(file), {"file": file}),
+        ("the environment", {"environ": {f"PACELINE_{section}_{key}".upper(): str(value)}}),
+        ("arguments", {"overrides": {section: {key: value}}}),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(**given)
+        assert str(caught.value).startswith(f"{section}.{key}: ")
+        assert str(caught.value).endswith(f"(from {source})")
+
+
+@pytest.mark.parametrize("text", ["run = 5", "[run", "\x00", "[[run]]\nthreads = 1"])
+def test_a_file_of_the_wrong_form_is_an_error(text: str, tmp_path: Path) -> None:
+    """A file that is no TOML, or has something else where a table belongs, is an error."""
+    with pytest.raises(ConfigError):
+        load(file=write(tmp_path / "paceline.toml", text))
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """A missing file, a directory and bytes that are no text are errors of ours."""
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for file in (tmp_path / "missing", tmp_path, tmp_path / "binary"):
+        with pytest.raises(ConfigError):
+            load(file=file)
+
+
+def test_places_are_no_settings() -> None:
+    """PACELINE_HOME and PACELINE_CONFIG say where things are and are not read as settings."""
+    assert load(environ={"PACELINE_HOME": "/x", "PACELINE_CONFIG": "/y"}) == Settings()
+
+
+def test_settings_do_not_change() -> None:
+    """Settings are frozen."""
+    with pytest.raises(AttributeError):
+        Settings().run.threads = 1  # type: ignore[misc]
+    assert msgspec.structs.replace(Settings().run, threads=1).threads == 1

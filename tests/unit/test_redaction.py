@@ -1,0 +1,184 @@
+"""Secrets are masked wherever they stand, and nothing else is."""
+
+import copy
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paceline.redaction import MASK, Redactor, Secret
+
+# Letters that the mask has none of, so that what is found is the secret and not the mask.
+KNOWN = st.text("xyz019-+/é", min_size=4, max_size=20)
+CLEAN = st.text("abc \n{}", max_size=20)
+NESTED = st.recursive(
+    st.none() | st.integers() | CLEAN,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(CLEAN, inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+    ),
+    max_leaves=8,
+)
+
+
+def hide(secret: str, value: object, at: int) -> object:
+    """The value with the secret somewhere in it."""
+    text = f"a{secret}b"
+    places: list[object] = [
+        text,
+        [value, text],
+        (text, value),
+        {"key": [text, {"deeper": text}]},
+        {text: value},
+        {text},
+        frozenset({text}),
+        text.encode(),
+        {(text, 1): value},
+        {text.encode(): value},
+        {frozenset({text}): value},
+        Secret(text),
+    ]
+    return places[at % len(places)]
+
+
+def check_nothing_leaks(redactor: Redactor, secrets: list[str], value: object) -> None:
+    """No secret is in any rendering of what the redactor gives back."""
+    shown = redactor.data(value)
+    for secret in secrets:
+        assert secret not in str(shown)
+        assert secret not in json.dumps(shown, default=str, ensure_ascii=False, skipkeys=True)
+
+
+@given(st.lists(KNOWN, min_size=1, max_size=4), NESTED, st.integers(0, 20), st.integers(0, 3))
+def test_a_known_secret_never_leaks(secrets: list[str], value: object, at: int, which: int) -> None:
+    """A known secret is masked wherever it stands in plain data, keys and bytes included."""
+    secret = secrets[which % len(secrets)]
+    redactor = Redactor(map(Secret, secrets))
+    check_nothing_leaks(redactor, [secret], hide(secret, value, at))
+    assert secret not in redactor.text(f"before{secret}after{secret}")
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_the_law_finds_a_leak(at: int) -> None:
+    """A redactor that does not know the secret is found out in every place."""
+    value = hide("xyz0", None, at)
+    if isinstance(value, Secret):
+        assert Redactor().data(value) == MASK
+        return
+    with pytest.raises(AssertionError):
+        check_nothing_leaks(Redactor(), ["xyz0"], value)
+
+
+@given(NESTED)
+def test_clean_data_stays(value: object) -> None:
+    """Data without secrets comes back equal, but for tuples, which come back as lists."""
+    assert Redactor([Secret("hunter2")]).data(value) == _with_lists(value)
+
+
+def _with_lists(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        return [_with_lists(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("password=hunter2", f"password={MASK}"),
+        ("--db-password hunter2", f"--db-password {MASK}"),
+        ('{"api_key": "k-123", "n": 1}', f'{{"api_key": {MASK}, "n": 1}}'),
+        ("X-Exec-Token: abc.def", f"X-Exec-Token: {MASK}"),
+        ("Authorization: Bearer abcdefgh123", f"Authorization: Bearer {MASK}"),
+        ("postgres://ada:pa%20ss@db/x", f"postgres://ada:{MASK}@db/x"),
+        ("key sk-0123456789abcdef!", f"key sk-{MASK}!"),
+        ("ghp_0123456789abcdefghij", f"ghp_{MASK}"),
+        ("AKIAIOSFODNN7EXAMPLE", f"AKIA{MASK}"),
+        ("eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl", f"eyJ{MASK}"),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nrest",
+            f"-----BEGIN RSA PRIVATE KEY-----{MASK}\nrest",
+        ),
+        ("-----BEGIN PRIVATE KEY-----\nMIIE", f"-----BEGIN PRIVATE KEY-----{MASK}"),
+    ],
+)
+def test_credentials_are_known_by_their_form(text: str, masked: str) -> None:
+    """What has the form of a credential is masked although nobody named it."""
+    assert Redactor().text(text) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the secret of success",
+        "tokens: none were used"[:6],
+        "git commit -m 'a token of thanks'",
+        "https://example.org/a:b@c",
+        "uname -a",
+        "the basic idea",
+        "sk-short",
+    ],
+)
+def test_ordinary_text_stays(text: str) -> None:
+    """Ordinary words are left as they are."""
+    assert Redactor().text(text) == text
+
+
+def test_a_key_gives_its_value_away() -> None:
+    """A value is masked for the name of its key, whatever it looks like."""
+    data = {"user": "ada", "API-Key": 5, "nested": [{"session_key": ["a"]}], "passwords": "kept"}
+    assert Redactor().data(data) == {
+        "user": "ada",
+        "API-Key": MASK,
+        "nested": [{"session_key": MASK}],
+        "passwords": "kept",
+    }
+
+
+def test_the_longer_secret_is_masked_whole() -> None:
+    """Where one secret begins another, nothing of the longer one stays."""
+    redactor = Redactor([Secret("xyz0"), Secret("xyz0123")])
+    assert redactor.text("xyz0123 xyz0") == f"{MASK} {MASK}"
+
+
+def test_very_short_secrets_are_left_to_the_forms() -> None:
+    """A secret of under four characters does not mask ordinary words."""
+    assert Redactor([Secret("ab"), Secret("")]).text("about") == "about"
+
+
+def test_masking_takes_linear_time() -> None:
+    """Long text that nearly matches is masked about as fast as long text that does not."""
+    for text in ("a" * 200_000, "token" * 40_000, "eyJ" * 60_000, "password " * 20_000):
+        # Quadratic time would run into the test's time limit.
+        assert len(Redactor().text(text)) <= len(text)
+
+
+def test_a_secret_shows_itself_nowhere() -> None:
+    """No rendering or copy of a Secret has its value; `reveal` has."""
+    secret = Secret("hunter2")
+    renderings = (
+        str(secret),
+        repr(secret),
+        f"{secret}",
+        f"{secret:>20}",
+        repr([secret]),
+    )
+    assert all("hunter2" not in text for text in renderings)
+    assert secret.reveal() == "hunter2"
+    assert not hasattr(secret, "__dict__")
+    for leak in (pickle.dumps, copy.deepcopy, json.dumps):
+        with pytest.raises(TypeError):
+            leak(secret)
+
+
+def test_secrets_compare_by_value() -> None:
+    """Secrets of one value are equal, in sets too; an empty one is false."""
+    assert {Secret("a"), Secret("a")} == {Secret("a")}
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+    assert not Secret("")
+    assert Secret("a")
