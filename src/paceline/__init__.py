@@ -1,1 +1,96 @@
-"""Paceline: the performance layer for AI agents."""
+"""Paceline: the performance layer for AI agents.
+
+::
+
+    async with Runtime(agents=["agents"]) as runtime:
+        outcome = await runtime.run("host_exec", "uname -a", user="ada")
+
+The runtime:   Runtime, SyncRuntime, Settings
+What runs:     Call, Caller, Outcome, Plan, Effect, Scope, ScopeLevel, Priority, Source
+Small parts:   LRUCache, cached, MetricsCollector, track_performance
+File effects:  file_reads, file_writes
+Errors:        PacelineError, and the whole tree in `paceline.errors`
+
+Nothing is loaded before it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from paceline.cache.lru import LRUCache, cached
+    from paceline.call import (
+        Call,
+        Caller,
+        Effect,
+        Outcome,
+        Plan,
+        Priority,
+        Scope,
+        ScopeLevel,
+        Source,
+    )
+    from paceline.config import Settings
+    from paceline.errors import PacelineError
+    from paceline.metrics.collector import MetricsCollector
+    from paceline.metrics.performance import track_performance
+    from paceline.runtime import Runtime
+    from paceline.sync import SyncRuntime
+    from paceline.tags import file_reads, file_writes
+
+__all__ = [
+    "Call",
+    "Caller",
+    "Effect",
+    "LRUCache",
+    "MetricsCollector",
+    "Outcome",
+    "PacelineError",
+    "Plan",
+    "Priority",
+    "Runtime",
+    "Scope",
+    "ScopeLevel",
+    "Settings",
+    "Source",
+    "SyncRuntime",
+    "cached",
+    "file_reads",
+    "file_writes",
+    "track_performance",
+]
+
+_HOMES: Final = {
+    "Call": "call",
+    "Caller": "call",
+    "Effect": "call",
+    "LRUCache": "cache.lru",
+    "MetricsCollector": "metrics.collector",
+    "Outcome": "call",
+    "PacelineError": "errors",
+    "Plan": "call",
+    "Priority": "call",
+    "Runtime": "runtime",
+    "Scope": "call",
+    "ScopeLevel": "call",
+    "Settings": "config",
+    "Source": "call",
+    "SyncRuntime": "sync",
+    "cached": "cache.lru",
+    "file_reads": "tags",
+    "file_writes": "tags",
+    "track_performance": "metrics.performance",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'paceline' has no attribute {name!r}")
+    value: object = getattr(import_module(f"paceline.{home}"), name)
+    globals()[name] = value  # found at once from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

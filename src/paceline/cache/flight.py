@@ -33,9 +33,14 @@ class SingleFlight(Generic[K, V]):
     The work runs in a task of the flight's own, in a copy of the context of who came first.
     Callers only wait for it: one that is cancelled leaves the others undisturbed, whoever came
     first, and the work goes on as long as anybody waits.
+
+    Cancelled work is waited for, so that it has ended when its last caller goes on; but no
+    longer than `grace_s` seconds: work that ignores its cancellation must not keep callers far
+    beyond their deadlines.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float = 5.0) -> None:
+        self._grace_s = grace_s
         self._flights: dict[tuple[asyncio.AbstractEventLoop, K], _Flight[V]] = {}
         self._tasks: set[asyncio.Task[V]] = set()  # those that are being abandoned, too
         self._closed = False
@@ -48,7 +53,7 @@ class SingleFlight(Generic[K, V]):
         """The result of `make()`, or of the flight that is under way; and whether it was joined.
 
         What the work raises reaches every waiter. The last waiter to leave cancels the work and
-        waits until it has ended. Raises CancelledError when closed.
+        waits for its end. Raises CancelledError when closed.
         """
         place = (asyncio.get_running_loop(), key)
         flight = self._flights.get(place)
@@ -62,7 +67,7 @@ class SingleFlight(Generic[K, V]):
             if flight.waiters == 1 and not flight.task.done():
                 self._remove(place, flight.task)
                 flight.task.cancel()
-                await asyncio.wait((flight.task,))
+                await self._end({flight.task})
             raise
         finally:
             flight.waiters -= 1
@@ -71,12 +76,18 @@ class SingleFlight(Generic[K, V]):
         """Cancels all work of this event loop and waits for its end; nothing starts any more."""
         self._closed = True
         loop = asyncio.get_running_loop()
-        tasks = [task for task in self._tasks if task.get_loop() is loop]
+        tasks = {task for task in self._tasks if task.get_loop() is loop}
         for task in tasks:
             if not task.cancelling():  # else it is tidying up, which is not to be cut short
                 task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await self._end(tasks)
+
+    async def _end(self, tasks: set[asyncio.Task[V]]) -> None:
+        """Waits until cancelled tasks have ended, within the grace."""
+        _, deaf = await asyncio.wait(tasks, timeout=self._grace_s)
+        if deaf:
+            _log.warning("%d executions ignore that they were cancelled", len(deaf))
 
     def _start(
         self,

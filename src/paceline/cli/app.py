@@ -1,0 +1,245 @@
+"""The commands and their options."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final, cast
+
+import typer
+
+from paceline.cli.output import exit_code, line, problem
+from paceline.cli.place import Place
+from paceline.errors import PacelineError
+
+__all__ = ["build", "run"]
+
+AgentDirs = Annotated[
+    list[Path] | None,
+    typer.Option("--agents", metavar="DIR", help="Directory of agent modules (default: ./agents)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_RUN_HELP: Final = """Run an agent.
+
+Exit codes: 0 ok, 1 the agent failed, 2 wrong usage, 3 refused by policy, 4 timed out.
+
+  paceline run host_exec "uname -a"
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command line and returns the exit code."""
+    # What matters of it is shown by the command itself.
+    logging.getLogger("paceline").addHandler(logging.NullHandler())
+    try:
+        build(drawn=sys.stdout.isatty())(arguments, prog_name="paceline")
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 1
+    except PacelineError as exc:
+        problem(exc)
+        return exit_code(exc)
+    except BrokenPipeError:
+        # Whoever read us has gone (`| head`); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def build(*, drawn: bool) -> typer.Typer:
+    """The application; `drawn` for help with frames and colours."""
+    app = typer.Typer(
+        name="paceline",
+        help="The performance layer for AI agents: measures, caches and balances every call.",
+        no_args_is_help=True,
+        add_completion=True,
+        rich_markup_mode="rich" if drawn else None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_where)
+    app.command("run", help=_RUN_HELP)(_run)
+    app.command("agents")(_agents)
+    app.command("reload")(_reload)
+    app.command("stats")(_stats)
+    app.command("history")(_history)
+    app.command("doctor")(_doctor)
+    host = typer.Typer(
+        name="hostexec",
+        help="Host commands: the policy, the service, the audit log.",
+        no_args_is_help=True,
+        rich_markup_mode="rich" if drawn else None,
+    )
+    host.command("serve")(_serve)
+    host.command("rules")(_rules)
+    host.command("check")(_check)
+    host.command("explain")(_explain)
+    host.command("audit")(_audit)
+    app.add_typer(host)
+    return app
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        line(f"paceline {version('paceline')}")
+        raise typer.Exit
+
+
+def _where(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings (default: ./paceline.toml).")
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="State (default: $PACELINE_HOME, else ./.paceline)."),
+    ] = None,
+    version: Annotated[  # noqa: ARG001 (its callback does it)
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    context.obj = Place(os.environ, Path.cwd(), config=config, home=home)
+
+
+def _place(context: typer.Context) -> Place:
+    return cast("Place", context.obj)
+
+
+def _end(code: int) -> None:
+    raise typer.Exit(code)
+
+
+def _run(
+    context: typer.Context,
+    agent: Annotated[str, typer.Argument(help="Its name; `paceline agents` lists them.")],
+    text: Annotated[
+        str, typer.Argument(metavar="INPUT", help="What to do; - reads standard input.")
+    ],
+    *,
+    agents: AgentDirs = None,
+    user: Annotated[
+        str | None, typer.Option(help="On whose behalf (default: the system's user).")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0.001, help="Limit, waiting included.")
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Run it even if the result is known.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    from paceline.cli.execute import Request, run  # noqa: PLC0415 (each command loads its own)
+
+    request = Request(
+        agent=agent,
+        text=text,
+        agents=agents,
+        user=user,
+        timeout_s=timeout,
+        cache=not no_cache,
+        as_json=as_json,
+    )
+    _end(run(_place(context), request))
+
+
+def _agents(context: typer.Context, agents: AgentDirs = None, as_json: AsJson = False) -> None:
+    """List agents, and modules that cannot be used."""
+    from paceline.cli.listing import list_agents  # noqa: PLC0415
+
+    _end(list_agents(_place(context), agents, as_json=as_json))
+
+
+def _reload(context: typer.Context, agents: AgentDirs = None) -> None:
+    """Check all agent modules, and make running processes load them again."""
+    from paceline.cli.listing import reload  # noqa: PLC0415
+
+    _end(reload(_place(context), agents))
+
+
+def _stats(
+    context: typer.Context,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With percentiles and sources.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how agents perform: calls, hit rate, times, errors."""
+    from paceline.cli.record import stats  # noqa: PLC0415
+
+    _end(stats(_place(context), in_full=verbose, as_json=as_json))
+
+
+def _history(
+    context: typer.Context,
+    call: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Show this call in full.")
+    ] = None,
+    *,
+    agent: Annotated[str | None, typer.Option(help="Of this agent only.")] = None,
+    user: Annotated[str | None, typer.Option(help="Of this user only.")] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Failed calls only.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show past calls, the newest first."""
+    from paceline.cli.record import Filter, history  # noqa: PLC0415
+
+    wanted = Filter(call=call, agent=agent, user=user, errors=errors, limit=limit)
+    _end(history(_place(context), wanted, as_json=as_json))
+
+
+def _doctor(context: typer.Context, agents: AgentDirs = None, as_json: AsJson = False) -> None:
+    """Check settings, files, agents and sandbox, and say what to do about what is wrong."""
+    from paceline.cli.doctor import doctor  # noqa: PLC0415
+
+    _end(doctor(_place(context), agents, as_json=as_json))
+
+
+def _serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535)] = 9000,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Allow an address others can reach.")
+    ] = False,
+) -> None:
+    """Serve host commands over HTTP, for other processes of this machine."""
+    from paceline.cli.hostexec import serve  # noqa: PLC0415
+
+    _end(serve(_place(context), host=host, port=port, allow_remote=allow_remote))
+
+
+def _rules(context: typer.Context, as_json: AsJson = False) -> None:
+    """List what the policy allows."""
+    from paceline.cli.hostexec import rules  # noqa: PLC0415
+
+    _end(rules(_place(context), as_json=as_json))
+
+
+def _check(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(help="A policy (default: the one in use).")] = None,
+) -> None:
+    """Check a policy file and run its self-tests."""
+    from paceline.cli.hostexec import check  # noqa: PLC0415
+
+    _end(check(_place(context), file))
+
+
+def _explain(
+    context: typer.Context,
+    command: Annotated[str, typer.Argument(help="A command line; it is not run.")],
+) -> None:
+    """Say whether a command is allowed, by which rule, and how it is treated."""
+    from paceline.cli.hostexec import explain  # noqa: PLC0415
+
+    _end(explain(_place(context), command))
+
+
+def _audit(context: typer.Context) -> None:
+    """Check that no line of the audit log was changed or removed."""
+    from paceline.cli.hostexec import audit  # noqa: PLC0415
+
+    _end(audit(_place(context)))

@@ -1,0 +1,98 @@
+"""`paceline agents` and `paceline reload`: which agents there are, and which cannot be used."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from paceline.agents.spec import AgentSpec
+from paceline.cli.output import FAILED, OK, json_line, line, note, problem_data, table
+from paceline.cli.place import Place
+from paceline.errors import StorageError
+from paceline.runtime import Runtime
+
+__all__ = ["list_agents", "reload"]
+
+
+def list_agents(place: Place, dirs: Sequence[Path] | None, *, as_json: bool) -> int:
+    """Shows every agent; 1 if a module cannot be used."""
+    runtime = asyncio.run(_loaded(place, dirs))
+    specs = sorted(runtime.registry.snapshot().values(), key=lambda spec: spec.name)
+    broken = runtime.registry.broken
+    if as_json:
+        json_line(
+            {
+                "agents": [_data(spec) for spec in specs],
+                "broken": {name: problem_data(error) for name, error in broken.items()},
+                "notices": runtime.notices,
+            }
+        )
+        return FAILED if broken else OK
+    table(
+        ("agent", "cached", "source", "description"),
+        [(spec.name, _cached(spec), spec.source, spec.description) for spec in specs],
+        empty="no agents; put modules into ./agents, or name a directory with --agents",
+    )
+    for notice in runtime.notices:
+        note(f"note: {notice}")
+    for name, error in broken.items():
+        note(f"broken: {name}: {error}\n  next: {error.next_step}")
+    return FAILED if broken else OK
+
+
+def reload(place: Place, dirs: Sequence[Path] | None) -> int:
+    """Loads every module afresh, says what came of it, and signals running processes."""
+    runtime = asyncio.run(_loaded(place, dirs))
+    _signal(place)
+    line(f"{len(runtime.registry.snapshot())} agents loaded; running processes are told")
+    for name, error in runtime.registry.broken.items():
+        note(f"broken: {name}: {error}\n  next: {error.next_step}")
+    return FAILED if runtime.registry.broken else OK
+
+
+def _signal(place: Place) -> None:
+    try:
+        place.home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.home.reload_stamp.touch()
+    except OSError as exc:
+        raise StorageError(
+            f"running processes cannot be told: {place.home.reload_stamp}: {exc.strerror}"
+        ) from exc
+
+
+async def _loaded(place: Place, dirs: Sequence[Path] | None) -> Runtime:
+    """A runtime that has loaded its agents, closed again: its registry stays readable."""
+    settings = place.settings({"agents": {"watch": False}})
+    runtime = Runtime(
+        settings,
+        agents=place.agent_dirs(settings, dirs),
+        home=place.home.path,
+        persist=False,
+        environ=place.environ,
+    )
+    async with runtime:
+        return runtime
+
+
+def _cached(spec: AgentSpec) -> str:
+    if spec.planner is not None:
+        return "by call"
+    if not spec.cacheable:
+        return "no"
+    return "default time" if spec.ttl_s is None else f"{spec.ttl_s:g} s"
+
+
+def _data(spec: AgentSpec) -> dict[str, object]:
+    return {
+        "name": spec.name,
+        "description": spec.description,
+        "source": spec.source,
+        "cached": _cached(spec),
+        "effect": spec.effect.kind,
+        "scope": spec.scope,
+        "timeout_s": spec.timeout_s,
+        "max_concurrency": spec.max_concurrency,
+        "capabilities": spec.capabilities,
+        "tools": sorted(spec.tools),
+        "version": spec.version,
+        "warnings": spec.warnings,
+    }

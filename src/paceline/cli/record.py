@@ -1,0 +1,106 @@
+"""`paceline stats` and `paceline history`: what calls did so far."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from paceline.cli.output import OK, json_line, line, table
+from paceline.cli.place import Place
+from paceline.history.record import Record
+from paceline.history.sqlite import SqliteReader
+from paceline.metrics.collector import MetricsCollector
+from paceline.metrics.report import data, report, verbose
+
+__all__ = ["Filter", "history", "stats"]
+
+_MS = 1e6
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which calls to show; `call` is an id or the beginning of one."""
+
+    call: str | None = None
+    agent: str | None = None
+    user: str | None = None
+    errors: bool = False
+    limit: int = 20
+
+
+def stats(place: Place, *, in_full: bool, as_json: bool) -> int:
+    """The statistics of all calls in the history."""
+    collector = MetricsCollector()
+    if place.home.history.exists():
+        SqliteReader(place.home.history).fold(collector.add)
+    snapshot = collector.snapshot()
+    if as_json:
+        json_line(data(snapshot))
+    else:
+        line(verbose(snapshot) if in_full else report(snapshot))
+    return OK
+
+
+def history(place: Place, wanted: Filter, *, as_json: bool) -> int:
+    """Past calls, the newest first; or one in full."""
+    records = _records(place, wanted)
+    if wanted.call is not None:
+        json_line(records[0]) if as_json else _show(records[0])
+        return OK
+    if as_json:
+        for record in records:
+            json_line(record)
+        return OK
+    table(
+        ("id", "when", "agent", "user", "source", "ms", "result", "input"),
+        [_row(record) for record in records],
+        empty="no calls yet; make one with `paceline run`",
+    )
+    return OK
+
+
+def _records(place: Place, wanted: Filter) -> list[Record]:
+    if not place.home.history.exists() and wanted.call is None:
+        return []
+    store = SqliteReader(place.home.history)
+    if wanted.call is not None:
+        return [store.get(wanted.call)]
+    return store.query(
+        name=wanted.agent, user=wanted.user, errors_only=wanted.errors, limit=wanted.limit
+    )
+
+
+def _row(record: Record) -> tuple[str, ...]:
+    return (
+        record.id,
+        _when(record),
+        record.name,
+        record.user or "-",
+        record.source,
+        f"{record.total_ns / _MS:,.2f}",
+        record.category or "ok",
+        _input(record)[:80],
+    )
+
+
+def _input(record: Record) -> str:
+    """What was asked: the query alone where that is all, else the arguments."""
+    if record.input is None:
+        return f"#{record.input_hash}" if record.input_hash else ""
+    arguments = msgspec.json.decode(record.input, type=dict[str, object])
+    return str(arguments["query"]) if list(arguments) == ["query"] else record.input
+
+
+def _show(record: Record) -> None:
+    fields = msgspec.structs.asdict(record)
+    for name in ("queue_ns", "execute_ns", "total_ns"):
+        fields[name.replace("_ns", "_ms")] = f"{fields.pop(name) / _MS:.3f}"
+    fields["at"] = _when(record)
+    del fields["at_ns"]
+    table(
+        ("field", "value"),
+        [(name, str(value)) for name, value in fields.items() if value is not None],
+    )
+
+
+def _when(record: Record) -> str:
+    at = datetime.fromtimestamp(record.at_ns / 1e9, UTC).astimezone()
+    return at.isoformat(sep=" ", timespec="seconds")[:19]
