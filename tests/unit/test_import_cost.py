@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from bench.import_cost import run
 
 import paceline
+from bench.import_cost import run
 
 OBSERVER: Final = r"""
 import _thread

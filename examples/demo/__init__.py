@@ -1,0 +1,1 @@
+"""What Paceline does, shown on a real workload on this machine."""

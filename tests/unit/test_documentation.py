@@ -1,0 +1,84 @@
+"""What the documents say is true."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import paceline
+from paceline.agents.declared import ATTRIBUTES
+from paceline.config import Settings
+from paceline.hostexec.policy.decision import Policy
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return [code for found, code in BLOCK.findall(text(name)) if found == language]
+
+
+@pytest.mark.parametrize("code", blocks("README.md", "python"))
+def test_every_example_of_the_readme_runs(code: str, tmp_path: Path) -> None:
+    """Each Python example of the README runs as it stands, in an empty directory."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env={"PACELINE_HOME": str(tmp_path / "state"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("code", blocks("docs/hostexec.md", "toml"))
+def test_the_example_policy_loads(code: str) -> None:
+    """The policy in the documents is one that Paceline accepts."""
+    assert Policy.load(code, name="docs/hostexec.md").decide(["git", "diff", "--stat"]).argv
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    """docs/settings.md has a row for each setting, in its section, with the true default."""
+    sections = dict(part.split("]", 1) for part in text("docs/settings.md").split("## [")[1:])
+    defaults = msgspec.to_builtins(Settings())
+    assert set(sections) == set(defaults)
+    for section, keys in defaults.items():
+        rows = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", sections[section], re.MULTILINE))
+        shown = {
+            key: str(value).lower() if isinstance(value, bool) else value
+            for key, value in keys.items()
+        }
+        assert set(rows) == set(shown)
+        for key, value in shown.items():
+            said = rows[key].strip('"')
+            assert said == (f"{value:g}" if isinstance(value, float) else str(value)), key
+
+
+def test_every_declaration_of_agents_is_documented() -> None:
+    """docs/agents.md has a row for each attribute an agent can declare."""
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", text("docs/agents.md"), re.MULTILINE)
+    assert sorted(rows) == sorted(ATTRIBUTES)
+
+
+def test_every_public_name_is_in_the_changelog() -> None:
+    """A public name has a line in the changelog and a test of its types."""
+    changes, typed = text("CHANGELOG.md"), text("tests/typing/api.py")
+    for name in paceline.__all__:
+        assert f"`{name}`" in changes, name
+        assert re.search(rf"\b{name}\b", typed), name
+
+
+def test_documents_name_files_that_exist() -> None:
+    """Every path in backticks that looks like one of the repository's is there."""
+    for name in ("README.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))):
+        for path in re.findall(r"`((?:docs|tests|src|bench|examples)/[\w./-]+)`", text(name)):
+            assert (ROOT / path).exists(), f"{name}: {path}"
