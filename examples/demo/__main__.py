@@ -19,7 +19,9 @@ from examples.demo.catalog import packages, register, serving
 from examples.demo.screen import Screen
 from examples.demo.workload import Step, steps
 from paceline import Outcome, Runtime, Settings
+from paceline.config import HostExecSettings
 from paceline.errors import PacelineError
+from paceline.hostexec.sandbox.workspace import Workspace
 
 CALLS = 300
 CONCURRENCY = 8
@@ -78,6 +80,13 @@ async def opened(url: str, *, persist: bool) -> AsyncIterator[Runtime]:
         yield runtime
 
 
+def closed() -> bool:
+    """Whether the user that commands run as cannot enter the project: as root in a directory of
+    root's own, say."""
+    user = HostExecSettings().run_as
+    return os.geteuid() == 0 and Workspace(ROOT).closed_at(user, user) is not None
+
+
 def fresh_workspace() -> Path:
     """A copy of the source to search in; the notes the demo writes go there, too."""
     workspace = STATE / "demo"
@@ -89,7 +98,9 @@ def fresh_workspace() -> Path:
 async def demo(screen: Screen) -> int:
     """Both passes, and what they show. Returns the exit code."""
     again = (STATE / "cache.db").exists()
-    plan = steps(CALLS, fresh_workspace(), packages()[:12], random.Random(SEED))  # noqa: S311
+    rng = random.Random(SEED)  # noqa: S311 (the same calls every time)
+    shut = closed()
+    plan = steps(CALLS, fresh_workspace(), packages()[:12], rng, closed=shut)
     screen.start(len(plan), CONCURRENCY, Counter(step.agent for step in plan), again=again)
     async with serving() as url:
         async with opened(url, persist=True) as runtime:
@@ -104,6 +115,8 @@ async def demo(screen: Screen) -> int:
     screen.saved(paced.seconds, bare.seconds, _executed(paced), _executed(bare))
     failures = [(step, outcome.error) for step, outcome in paced.outcomes if outcome.error]
     screen.failures([*failures, *paced.refused])
+    if shut:
+        notices.append(f"{ROOT} is closed to the user that host commands run as: none look in it")
     screen.notices(notices)
     screen.next_steps(again=again)
     return 0

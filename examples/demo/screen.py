@@ -95,9 +95,12 @@ class Screen:
     def failures(self, failures: Sequence[tuple[Step, PacelineError]]) -> None:
         """Calls that brought no value, which the others did not notice."""
         self._title("What went wrong, and did not disturb the rest")
+        alike = Counter((step.agent, str(error)) for step, error in failures)
         for step, error in failures:
-            self._line(f"{step.agent} {step.query!r} ({step.user}): {error}")
-            self._line(f"  next: {error.next_step}", "dim")
+            if times := alike.pop((step.agent, str(error)), 0):
+                more = f", and {times - 1} like it" if times > 1 else ""
+                self._line(f"{step.agent} {step.query!r} ({step.user}{more}): {error}")
+                self._line(f"  next: {error.next_step}", "dim")
 
     def notices(self, notices: Sequence[str]) -> None:
         """What is not as it should be on this machine."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -374,3 +375,67 @@ def test_help_names_every_command(cli: Cli) -> None:
     commands = {"run", "agents", "reload", "stats", "history", "doctor", "hostexec"}
     assert commands <= set(said.out.split())
     assert cli("--version").out.startswith("paceline ")
+
+
+READER = """
+from pathlib import Path
+from paceline import Effect, Plan, file_reads
+
+def plan(query): return Plan(Effect.read(*file_reads(Path(query).resolve())), ttl_s=60)
+def run(query): return sorted(path.name for path in Path(query).iterdir())
+"""
+
+
+def test_a_host_command_that_writes_invalidates_reads(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an agent read of a directory is read anew after `touch` in it, also by the next
+    process; what it read of a directory beside it stays, though its name begins alike. (S1-53)"""
+    monkeypatch.setenv("PACELINE_HOSTEXEC_WRITES", "true")
+    (place / "agents" / "listing.py").write_text(READER)
+    for name in ("notes", "notes-old"):
+        (place / name).mkdir()
+        (place / name).chmod(0o777)  # commands run as a user of their own
+        cli("run", "listing", name)
+    assert cli("run", "host_exec", "touch notes/today.txt").code == 0
+    changed = cli("run", "listing", "notes", "--json").data
+    assert (changed["source"], changed["value"]) == ("executed", ["today.txt"])
+    assert cli("run", "listing", "notes-old", "--json").data["source"] == "warm"
+
+
+def test_commands_can_go_through_the_service(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`hostexec serve` runs the commands of other processes that hold the token, answers in the
+    old form too, and ends on SIGTERM."""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "paceline", "hostexec", "serve", "--port", "0"],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as service:
+        assert service.stdout is not None
+        url = service.stdout.readline().split()[3]
+        monkeypatch.setenv("PACELINE_HOSTEXEC_MODE", "service")
+        monkeypatch.setenv("PACELINE_HOSTEXEC_URL", url)
+        said = cli("run", "host_exec", "uname -s", "--json")
+        assert said.data["value"]["stdout"] == "Linux\n"
+        assert cli("run", "host_exec", "rm -rf /").code == 3
+        token = (place / ".paceline" / "token").read_text().strip()
+        request = urllib.request.Request(
+            f"{url}/run",
+            json.dumps({"command": "uname -s"}).encode(),
+            {"X-Exec-Token": token, "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as reply:
+            assert json.load(reply)["returncode"] == 0
+        monkeypatch.setenv("HOST_EXEC_TOKEN", "another-token-of-some-length")
+        said = cli("run", "host_exec", "uname -r")
+        assert "❌ Host exec authentication failed (check HOST_EXEC_TOKEN)" in said.err
+        service.terminate()
+        _, err = service.communicate(timeout=30)
+    assert (service.returncode, err) == (0, "")
+    monkeypatch.delenv("HOST_EXEC_TOKEN")
+    said = cli("run", "host_exec", "uname -v")
+    assert (said.code, "hostexec serve" in said.err) == (1, True)
