@@ -43,7 +43,7 @@ def encode(value: object, type_: Any = None) -> bytes:
         if type_ is not None:
             return _PREFIX + _encode(value)
         return _PREFIX + _encode(_lower(value, _MAX_DEPTH))
-    except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as exc:
+    except Exception as exc:  # reading fields runs the value's own code, which may raise anything
         raise CodecError(f"a {type(value).__qualname__} cannot be stored: {exc}") from exc
 
 
@@ -55,7 +55,7 @@ def decode(data: bytes, type_: Any = None) -> object:
         if type_ is not None:
             return msgspec.msgpack.decode(memoryview(data)[1:], type=type_)
         return msgspec.msgpack.decode(memoryview(data)[1:], ext_hook=_raise, strict=True)
-    except (msgspec.MsgspecError, TypeError, ValueError, ArithmeticError, RecursionError) as exc:
+    except Exception as exc:  # so does making a value of a declared type
         raise CodecError(f"stored value cannot be read: {exc}") from exc
 
 
@@ -78,8 +78,23 @@ def _lower(value: object, depth: int) -> object:
     if kind in (tuple, set, frozenset):
         items = [_lower(item, depth - 1) for item in value]  # type: ignore[attr-defined]
         return _Ext(tag, _encode(items))
-    text = value.isoformat() if isinstance(value, (dt.date, dt.time)) else str(value)
+    text = _moment(value) if isinstance(value, (dt.date, dt.time)) else str(value)
     return _Ext(tag, text.encode())
+
+
+def _moment(value: dt.date | dt.time) -> str:
+    """A date or time as text, which holds no rules or name of a time zone, and no `fold`."""
+    zone = getattr(value, "tzinfo", None)
+    if zone is not None and zone is not dt.UTC and not _is_offset(zone):
+        raise TypeError("its time zone would come back as an offset")
+    if getattr(value, "fold", 0):
+        raise TypeError("it would come back as the first of two equal times")
+    return value.isoformat()
+
+
+def _is_offset(zone: dt.tzinfo) -> bool:
+    """Whether a time zone is an offset and no more: it has neither rules nor a name."""
+    return type(zone) is dt.timezone and repr(zone) == repr(dt.timezone(zone.utcoffset(None)))
 
 
 def _lower_dict(value: dict[object, object], depth: int) -> object:

@@ -15,7 +15,7 @@ from typing import Final, final
 
 import msgspec
 
-from paceline.errors import CorruptStoreError, StorageError
+from paceline.errors import Category, CorruptStoreError, StorageError
 
 __all__ = ["BatchWriter", "Schema", "connect", "storage_errors"]
 
@@ -43,7 +43,10 @@ class Schema(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Generator[None]:
-    """Turns sqlite3 and file system exceptions about `path` into StorageErrors."""
+    """Turns sqlite3 and file system exceptions about `path` into StorageErrors.
+
+    That of a file which another process holds locked is transient, by its category.
+    """
     try:
         yield
     except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:  # the last two: a parameter's
@@ -53,7 +56,11 @@ def storage_errors(path: Path) -> Generator[None]:
                 f"{path} is damaged: {text}",
                 next_step=f"Move {path} away; a new one is made. `paceline doctor` checks all files.",
             ) from exc
-        raise StorageError(f"{path}: {text}", next_step=_advice(text, path)) from exc
+        raise StorageError(
+            f"{path}: {text}",
+            next_step=_advice(text, path),
+            category=Category.UNAVAILABLE if "locked" in text else None,
+        ) from exc
     except OSError as exc:
         raise StorageError(f"{path}: {exc.strerror or exc}") from exc
 
@@ -74,7 +81,8 @@ def connect(path: Path, schema: Schema, *, read_only: bool = False) -> sqlite3.C
     """An open connection to a file of this schema, made (for its owner only) if it is not there.
 
     Autocommit; transactions are written out. Raises CorruptStoreError when the file is damaged,
-    foreign or from a newer version, StorageError when it cannot be opened.
+    foreign or of another version (then of category INVALID: nothing is wrong with the file),
+    StorageError when it cannot be opened.
     """
     with storage_errors(path):
         if not read_only:
@@ -143,6 +151,7 @@ def _is_current(db: sqlite3.Connection, path: Path, schema: Schema) -> bool:
         raise CorruptStoreError(
             f"{path} has schema version {version}; this Paceline reads {schema.version}",
             next_step="Use the version of Paceline that wrote it, or move the file away.",
+            category=Category.INVALID,
         )
     raise CorruptStoreError(
         f"{path} is a database of another program",
@@ -155,9 +164,10 @@ class BatchWriter:
     """Writes statements in the order they come, many to a transaction, on a thread of its own.
 
     The caller pays for an append to a queue. What arrives while a transaction commits shares
-    the next one, so batches grow with the load. A batch that fails is lost and counted, and
-    `on_loss` is told (on the writer's thread) when losing starts; later batches are tried anew.
-    With `max_pending` statements waiting, further ones are lost too: memory is bounded.
+    the next one, so batches grow with the load. A batch that fails is lost and counted; later
+    batches are tried anew. With `max_pending` statements waiting, further ones are lost and
+    counted too: memory is bounded. `on_loss` is told (on the writer's thread) when losing
+    starts, and when it goes on for a reason of another category.
     """
 
     def __init__(
@@ -168,7 +178,7 @@ class BatchWriter:
         on_loss: Callable[[StorageError], None],
         linger_s: float = 0.002,
         batch: int = 1_000,
-        max_pending: int = 100_000,
+        max_pending: int = 10_000,
     ) -> None:
         """Opens the file at once, so that a file that cannot be used is known here."""
         self.path = path
@@ -180,29 +190,40 @@ class BatchWriter:
         self._max_pending = max_pending
         self._queue: deque[Statement] = deque()
         self._wake = threading.Event()
+        self._order = threading.Lock()
         self._state = threading.Condition()
         self._submitted = 0
         self._settled = 0
+        self._refusing = False  # the queue was full, and has not been empty since
         self._closed = False
-        self._losing = False
+        self._losing: Category | None = None
         self._thread = threading.Thread(
             target=self._run, name=f"paceline-{path.stem}-writer", daemon=True
         )
         self._thread.start()
 
-    def submit(self, sql: str, parameters: Parameters | Callable[[], Parameters]) -> None:
-        """Queues one statement. After `close` it is counted as lost.
+    @property
+    def settled(self) -> int:
+        """The number of the last statement that is committed or counted as lost."""
+        return self._settled
+
+    def submit(self, sql: str, parameters: Parameters | Callable[[], Parameters]) -> int:
+        """Queues one statement; returns its number. After `close` it is counted as lost.
 
         Parameters that cost something to make may be given as a function, which the writer's
         thread calls; if it raises, this statement is lost.
         """
-        if self._closed or len(self._queue) >= self._max_pending:
-            with self._state:
-                self.lost += 1
-            return
-        self._queue.append((sql, parameters))
-        self._submitted += 1
+        with self._order:
+            if self._closed or len(self._queue) >= self._max_pending:
+                self._refusing = True
+                with self._state:
+                    self.lost += 1
+                return self._submitted
+            self._queue.append((sql, parameters))
+            self._submitted += 1
+            number = self._submitted
         self._wake.set()
+        return number
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Waits until all that was submitted before is committed or lost; False on time-out."""
@@ -220,6 +241,7 @@ class BatchWriter:
 
     def _run(self) -> None:
         pause = threading.Event()  # never set: waiting on it is a sleep
+        told = False
         try:
             while True:
                 self._wake.wait()
@@ -228,10 +250,21 @@ class BatchWriter:
                 self._wake.clear()
                 while self._queue:
                     self._commit([self._queue.popleft() for _ in range(self._take())])
+                    if self._refusing and not told:
+                        told = True
+                        self._on_loss(self._refusal())
+                told = self._refusing = False
                 if self._closed:
                     return
         finally:
             self._db.close()
+
+    def _refusal(self) -> StorageError:
+        return StorageError(
+            f"{self.path}: there was more to write than its disk takes",
+            next_step="It is too slow for this load, or another process holds the file for long.",
+            category=Category.UNAVAILABLE,
+        )
 
     def _take(self) -> int:
         return min(self._batch, len(self._queue))
@@ -241,7 +274,8 @@ class BatchWriter:
         try:
             with storage_errors(self.path):
                 self._write(rows)
-            self._losing = self._losing and len(rows) < len(batch)
+            if len(rows) == len(batch):
+                self._losing = None
         except StorageError as exc:
             self._lose(len(rows), exc)
         finally:
@@ -262,8 +296,8 @@ class BatchWriter:
     def _lose(self, rows: int, error: StorageError) -> None:
         with self._state:
             self.lost += rows
-        if not self._losing:
-            self._losing = True
+        if error.category is not self._losing:
+            self._losing = error.category
             self._on_loss(error)
 
     def _write(self, rows: list[tuple[str, Parameters]]) -> None:

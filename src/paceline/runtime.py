@@ -18,18 +18,13 @@ from paceline.agents.registry import AgentRegistry, Changes
 from paceline.agents.runner import AgentRunner
 from paceline.agents.spec import AgentSpec
 from paceline.agents.threads import ThreadPool
-from paceline.agents.watch import watch
 from paceline.balance.gate import Gate
 from paceline.balance.retry import RetryPolicy
-from paceline.cache.disk import DiskTier
-from paceline.cache.generations import Generations
-from paceline.cache.memory import MemoryTier
-from paceline.cache.snapshot import Snapshot
-from paceline.cache.tiered import ResultCache
 from paceline.call import (
     Call,
     Caller,
     Effect,
+    EffectKind,
     Kind,
     Outcome,
     Plan,
@@ -40,13 +35,13 @@ from paceline.call import (
 )
 from paceline.clock import Clock, SystemClock
 from paceline.config import Settings
-from paceline.errors import InvalidInputError, PacelineError, RuntimeClosedError, StorageError
-from paceline.history.sqlite import SqliteHistory
+from paceline.errors import InvalidInputError, PacelineError, RuntimeClosedError
 from paceline.home import Home
 from paceline.hostexec.setup import host_agent
 from paceline.metrics.collector import MetricsCollector
-from paceline.path import CallPath, Job, Observer
+from paceline.path import CallPath, Execution, Job
 from paceline.redaction import Redactor, environment_secrets
+from paceline.state import State
 
 __all__ = ["AgentOptions", "CallOptions", "Runtime"]
 
@@ -54,6 +49,8 @@ F = TypeVar("F", bound=Callable[..., object])
 
 _log = logging.getLogger("paceline")
 _NS: Final = 1_000_000_000
+_LONGEST_S: Final = 366 * 86_400
+_HOST_EXEC: Final = "host_exec"
 
 
 class AgentOptions(TypedDict, total=False):
@@ -128,6 +125,7 @@ class Runtime:
         self._idle = asyncio.Event()
         self._idle.set()
         self._open = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = contextlib.AsyncExitStack()
         self._jobs: dict[str, tuple[AgentSpec, Job]] = {}
         self._gates: dict[str, Gate] = {}
@@ -142,8 +140,9 @@ class Runtime:
     # -- life ---------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._open:
-            raise RuntimeClosedError("this runtime is open already", next_step="Make another one.")
+        if self._loop is not None:
+            raise RuntimeClosedError("a runtime is opened once only", next_step="Make another one.")
+        self._loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as parts:
             await self._start(parts)
             self._closing = parts.pop_all()
@@ -158,32 +157,41 @@ class Runtime:
     ) -> None:
         self._open = False
         drain_s = 0.0 if kind is not None else self.settings.run.drain_s
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(drain_s):
-                await self._idle.wait()
-        await self._closing.aclose()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain_s):
+                    await self._idle.wait()
+        finally:
+            await self._closing.aclose()
 
     async def _start(self, parts: contextlib.AsyncExitStack) -> None:
         """Opens every part; what is opened last is closed first."""
         environ = os.environ if self._environ is None else self._environ
         home = self._home = self._home or Home.locate(environ, Path.cwd())
-        observers: list[Observer] = [self.metrics.observe]
         redactor = Redactor(environment_secrets(environ))
-        if self._persist and self.settings.history.enabled:
-            observers += self._open_history(home, redactor, parts)
-        self._pool = ThreadPool(self.settings.run.threads)
+        state = State(
+            self.settings,
+            home if self._persist else None,
+            clock=self._clock,
+            redactor=redactor,
+            notice=self._notice,
+        )
+        await parts.enter_async_context(state)
+        self._pool = ThreadPool(self.settings.run.threads, self.settings.run.max_queue)
+        # Threads that are left behind may still write, and must be able to say so.
+        parts.callback(lambda: None if self._pool.in_use else state.generations.close())
         parts.callback(self._pool.close)
-        self._runner = AgentRunner(self._pool)
+        self._runner = AgentRunner(self._pool, ended=self._ended)
         self._path = CallPath(
             clock=self._clock,
-            cache=self._open_cache(home, parts),
-            generations=self._open_generations(home, parts),
+            cache=state.cache,
+            generations=state.generations,
             gate=Gate(
                 "the runtime", self.settings.run.max_concurrency, self.settings.run.max_queue
             ),
             retry=RetryPolicy(self.settings.run.max_attempts),
             rng=self._rng,
-            observers=observers,
+            observers=[self.metrics.observe, *([state.history.observe] if state.history else [])],
             instance=f"local:{os.getpid()}",
         )
         parts.push_async_callback(self._path.close)
@@ -192,49 +200,14 @@ class Runtime:
         if self.settings.agents.watch:
             await parts.enter_async_context(self._watching(home))
 
-    def _open_history(
-        self, home: Home, redactor: Redactor, parts: contextlib.AsyncExitStack
-    ) -> list[Observer]:
-        """The history as an observer; without it calls still run, and a notice says so."""
-        kept = self.settings.history
+    def _ended(self, call: Call) -> None:
+        """A synchronous agent has really ended, in its thread. If it wrote, that is only now over."""
+        if call.plan.effect.kind is not EffectKind.WRITE or self._loop is None:
+            return
         try:
-            history = SqliteHistory(
-                home.history,
-                clock=self._clock,
-                redactor=redactor,
-                keep_inputs=kept.inputs,
-                on_loss=lambda exc: self._notice("calls are not recorded", exc),
-            )
-        except StorageError as exc:
-            self._notice("calls are not recorded", exc)
-            return []
-        parts.push_async_callback(asyncio.to_thread, history.close)
-        history.prune(max_age_s=kept.retention_days * 86_400, max_records=kept.max_records)
-        return [history.observe]
-
-    def _open_cache(self, home: Home, parts: contextlib.AsyncExitStack) -> ResultCache:
-        wanted = self.settings.cache
-        memory = MemoryTier[bytes, Snapshot](
-            wanted.hot_entries if wanted.enabled else 0, clock=self._clock
-        )
-        disk = None
-        if self._persist and wanted.enabled and wanted.warm_bytes:
-            disk = DiskTier(
-                home.cache,
-                clock=self._clock,
-                max_bytes=wanted.warm_bytes,
-                on_trouble=lambda exc: self._notice("the warm tier", exc),
-            )
-            parts.push_async_callback(asyncio.to_thread, disk.close)
-        return ResultCache(memory, disk, default_ttl_s=wanted.default_ttl_s)
-
-    def _open_generations(self, home: Home, parts: contextlib.AsyncExitStack) -> Generations:
-        generations = Generations(
-            home.generations if self._persist else None,
-            on_trouble=lambda exc: self._notice("invalidation across processes", exc),
-        )
-        parts.callback(generations.close)
-        return generations
+            self._loop.call_soon_threadsafe(self._path.invalidate, call)
+        except RuntimeError:  # the loop is closed: only other processes can still read
+            self._path.invalidate(call)
 
     def _add_host_exec(self, home: Home, environ: Mapping[str, str], redactor: Redactor) -> None:
         """Registers the built-in agent; where it cannot be used, the others still can."""
@@ -250,16 +223,17 @@ class Runtime:
                 redactor=redactor,
                 on_warning=self.notices.append,
             )
-            self.registry.add_object("host_exec", agent)
+            self.registry.add_object(_HOST_EXEC, agent)
         except PacelineError as exc:
             self._notice("host_exec is not available", exc)
 
     @contextlib.asynccontextmanager
     async def _watching(self, home: Home) -> AsyncGenerator[None]:
+        from paceline.agents.watch import watch  # noqa: PLC0415 (a single call needs none)
+
         stop = asyncio.Event()
-        task = asyncio.create_task(
-            watch(self.registry, stop, stamp=home.reload_stamp if self._persist else None)
-        )
+        stamp = home.reload_stamp if self._persist else None
+        task = asyncio.create_task(watch(self.registry, stop, stamp=stamp))
         try:
             yield
         finally:
@@ -295,18 +269,16 @@ class Runtime:
         Raises UnknownAgentError and InvalidInputError before anything runs,
         RuntimeClosedError when the runtime is not open, and CancelledError when cancelled.
         """
-        if not self._open:
-            raise RuntimeClosedError("the runtime is not open")
-        if not input.strip():
-            raise InvalidInputError(f"the input of {name} is empty", next_step="Say what to do.")
+        around = self._around()
+        _check_request(name, input, user, timeout)
         spec = self.registry.get(name)
         call, error = self._call(
             spec,
             input,
             context or {},
-            caller if caller is not None or user is None else Caller(user),
+            self._caller(caller, user, around),
             priority=priority,
-            timeout_s=timeout,
+            deadline_ns=self._deadline_ns(around, timeout),
         )
         if error is not None:
             return self._path.refuse(call, error)
@@ -346,25 +318,50 @@ class Runtime:
         """Loads agent modules that are new or changed; calls in flight finish on the old code."""
         return await self.registry.reload_async()
 
+    def _around(self) -> Execution | None:
+        """The execution in whose course this code runs. Raises RuntimeClosedError.
+
+        Calls in flight may still make calls of their own while the runtime drains.
+        """
+        if self._loop is None:
+            raise RuntimeClosedError("the runtime is not open")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeClosedError(
+                "the runtime was opened on another event loop",
+                next_step="Use it there, or SyncRuntime from other threads.",
+            )
+        around = self._path.running(current_call.get())
+        if not self._open and around is None:
+            raise RuntimeClosedError("the runtime is not open")
+        return around
+
+    def _caller(self, caller: Caller | None, user: str | None, around: Execution | None) -> Caller:
+        """On whose behalf: who is named, else who made the call around this one, else nobody but
+        this runtime's own session, so that no two nameless callers share results."""
+        parent = current_call.get() if around is not None else None
+        if caller is None:
+            caller = parent.caller if parent is not None and user is None else Caller(user or None)
+        if caller.user or caller.session:
+            return caller
+        return Caller(session=self._session, tenant=caller.tenant)
+
     def _call(
         self,
         spec: AgentSpec,
         query: str,
         context: Mapping[str, object],
-        caller: Caller | None,
+        caller: Caller,
         *,
         priority: Priority,
-        timeout_s: float | None,
+        deadline_ns: int | None,
     ) -> tuple[Call, PacelineError | None]:
         """The call, and what speaks against running it at all."""
-        parent = current_call.get()
-        if caller is None:
-            caller = parent.caller if parent is not None else Caller(session=self._session)
         plan, error = Plan(), None
         try:
             plan = spec.plan(query, context)
         except PacelineError as exc:
             error = exc
+        parent = current_call.get()
         self._calls += 1
         call_id = f"{self._session}-{self._calls}"
         call = Call(
@@ -376,18 +373,19 @@ class Runtime:
             scope=Scope.of(caller, plan.scope),
             plan=plan,
             priority=priority,
-            deadline_ns=self._deadline_ns(parent, timeout_s),
+            deadline_ns=deadline_ns,
             parent_id=parent.id if parent is not None else None,
             trace_id=parent.trace_id if parent is not None else call_id,
         )
         return call, error
 
-    def _deadline_ns(self, parent: Call | None, timeout_s: float | None) -> int | None:
+    def _deadline_ns(self, around: Execution | None, timeout_s: float | None) -> int | None:
         """The earlier of the caller's own limit and the deadline of the call it is made in."""
-        limits = [parent.deadline_ns] if parent is not None and parent.deadline_ns else []
-        if timeout_s is not None:
-            limits.append(self._clock.monotonic_ns() + round(timeout_s * _NS))
-        return min(limits, default=None)
+        outer_ns = around.deadline_ns if around is not None else None
+        if timeout_s is None:
+            return outer_ns
+        own_ns = self._clock.monotonic_ns() + round(timeout_s * _NS)
+        return own_ns if outer_ns is None else min(own_ns, outer_ns)
 
     def _job(self, spec: AgentSpec) -> Job:
         """How this version of the agent is run; made once a version."""
@@ -399,8 +397,12 @@ class Runtime:
             version=spec.version,
             result_type=spec.result_type,
             gate=self._gate(spec),
+            workers=None if spec.is_async else self._pool.gate,
             timeout_s=spec.timeout_s or self.settings.run.timeout_s,
+            trusted=spec.source == "builtin" and spec.name == _HOST_EXEC,
         )
+        there = self.registry.snapshot()  # what is gone is not to be kept alive here
+        self._jobs = {name: known for name, known in self._jobs.items() if name in there}
         self._jobs[spec.name] = spec, job
         return job
 
@@ -415,3 +417,21 @@ class Runtime:
         elif gate.capacity != spec.max_concurrency:
             gate.resize(spec.max_concurrency)
         return gate
+
+
+def _check_request(name: str, text: object, user: object, timeout: object) -> None:
+    """Raises InvalidInputError for what no call can be made of."""
+    if not isinstance(text, str) or not text.strip():
+        problem = "is empty" if isinstance(text, str) else f"is a {type(text).__name__}, not a text"
+        raise InvalidInputError(f"the input of {name} {problem}", next_step="Say what to do.")
+    if user is not None and not isinstance(user, str):
+        raise InvalidInputError(
+            f"user is a {type(user).__name__}, not a text", next_step="Name the user."
+        )
+    if timeout is None:
+        return
+    if not isinstance(timeout, (int, float)) or not 0 < timeout <= _LONGEST_S:
+        raise InvalidInputError(
+            f"timeout is {timeout!r}, not a number of seconds",
+            next_step="Give more than 0 and at most a year, or None for no limit.",
+        )

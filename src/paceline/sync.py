@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar, Unpack, final
 
 from paceline.agents.registry import AgentRegistry
 from paceline.call import Outcome
-from paceline.errors import RuntimeClosedError
+from paceline.errors import RuntimeClosedError, UsageError
 from paceline.metrics.collector import MetricsCollector
 from paceline.runtime import CallOptions, Runtime
 
@@ -87,6 +87,12 @@ class SyncRuntime:
                 "the runtime is not open",
                 next_step="Call it inside `with SyncRuntime() as runtime:`.",
             )
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UsageError(
+                "a synchronous call from the runtime's own event loop would wait for itself",
+                next_step="Await the Runtime there, or run this code in a thread.",
+            )
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -108,6 +114,11 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
+        # Calls of other threads, if any are left: they are cancelled, not forgotten.
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()

@@ -258,6 +258,34 @@ def test_a_deadline_of_one_caller_is_its_own() -> None:
     run(main())
 
 
+def test_a_flight_can_be_looked_at() -> None:
+    """`joinable` is the very work that `run` would join on this loop, and nothing before, after or
+    on another loop."""
+
+    async def main() -> None:
+        flight = SingleFlight[str, str]()
+        work = _Work()
+        assert flight.joinable("k") is None
+        task = asyncio.create_task(flight.run("k", work))
+        await asyncio.sleep(0.5)
+        assert flight.joinable("k") is work
+        assert flight.joinable("other") is None
+        assert await asyncio.to_thread(asyncio.run, _look(flight)) is None
+        assert await task == ("result 1", False)
+        assert flight.joinable("k") is None
+        task = asyncio.create_task(flight.run("k", work))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.sleep(0.05)  # it is being abandoned
+        assert flight.joinable("k") is None
+        await _settle([task])
+
+    async def _look(flight: SingleFlight[str, str]) -> Make | None:
+        return flight.joinable("k")
+
+    run(main())
+
+
 def test_closing_cancels_everything() -> None:
     """close cancels all work, waits for its end, and every waiter gets CancelledError, as does
     who comes later."""

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,75 @@ def test_a_lost_file_invalidates_everything(tmp_path: Path) -> None:
     second = Generations(path, on_trouble=_unexpected)
     assert second.read(["a"]) != stamps
     second.close()
+
+
+def _follows(path: Path, replace: Callable[[Path], None]) -> None:
+    mine = Generations(path, on_trouble=_unexpected)
+    stamps = mine.read(["a", "b"])
+    mine.check()
+    assert mine.read(["a", "b"]) == stamps
+    replace(path)
+    theirs = Generations(path, on_trouble=_unexpected)
+    assert mine.read(["a", "b"]) == stamps  # for nobody told
+    mine.check()
+    assert mine.read(["a", "b"]) == theirs.read(["a", "b"]) != stamps
+    theirs.bump(["a"])
+    assert mine.read(["a"]) == theirs.read(["a"])
+    mine.close()
+    theirs.close()
+    mine.check()
+    assert mine.read(["a"]) != theirs.read(["a"])
+
+
+def _newly_made(path: Path) -> None:
+    Generations(path.with_name("new"), on_trouble=_unexpected).close()
+    path.with_name("new").replace(path)
+
+
+@pytest.mark.parametrize("replace", [Path.unlink, _newly_made])
+def test_a_file_that_was_replaced_is_followed(
+    tmp_path: Path, replace: Callable[[Path], None]
+) -> None:
+    """A process whose file was removed or replaced under it uses the new one after a check, so
+    that the writes of others reach it again. (S0-78)"""
+    _follows(tmp_path / "generations", replace)
+
+
+def test_keeping_the_old_file_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check above fails for a process that never looks at the path again."""
+    monkeypatch.setattr(Generations, "check", lambda _: None)
+    with pytest.raises(AssertionError):
+        _follows(tmp_path / "generations", Path.unlink)
+
+
+def test_a_write_reaches_the_file_of_others(tmp_path: Path) -> None:
+    """A write invalidates in the file that others have by now, not in one that was removed."""
+    path = tmp_path / "generations"
+    mine = Generations(path, on_trouble=_unexpected)
+    path.unlink()
+    theirs = Generations(path, on_trouble=_unexpected)
+    before = theirs.read(["a"])
+    mine.bump(["a"])
+    assert theirs.read(["a"]) != before
+    mine.close()
+    theirs.close()
+
+
+def test_a_file_that_cannot_be_made_again_is_told(tmp_path: Path) -> None:
+    """If the place of a removed file cannot be used, trouble is told once and this process goes on
+    alone, and nothing of before matches."""
+    place = tmp_path / "state"
+    trouble: list[StorageError] = []
+    generations = Generations(place / "generations", on_trouble=trouble.append)
+    before = generations.read(["a"])
+    (place / "generations").unlink()
+    place.rmdir()
+    place.touch()
+    generations.check()
+    generations.check()
+    assert [type(exc) for exc in trouble] == [StorageError]
+    assert generations.read(["a"]) != before
+    _check_invalidates(generations)
 
 
 def test_after_close_nothing_matches(tmp_path: Path) -> None:

@@ -268,12 +268,42 @@ _CHANGES: list[dict[str, Any]] = [
 
 
 def test_every_part_of_a_call_is_in_its_key() -> None:
-    """Name, kind, arguments, scope, version and generations each change the key. (S1-06, S1-10,
-    S1-54, X-04, X-09)"""
+    """Name, kind, arguments, scope, version, tags and generations each change the key. (S1-06,
+    S1-10, S1-54, X-04, X-09)"""
     made = {call_key(_call(**change), "1", b"") for change in _CHANGES}
     made |= {call_key(_call(), "2", b""), call_key(_call(), "1", b"12345678")}
-    assert len(made) == len(_CHANGES) + 2
+    # Two tags can have one stamp.
+    tagged = [_call(plan=Plan(Effect.read(*tags))) for tags in (("a",), ("b",), ("a", "b"))]
+    made |= {call_key(call, "1", b"12345678") for call in tagged}
+    assert len(made) == len(_CHANGES) + 5
     assert {len(key) for key in made} == {KEY_BYTES}
+
+
+def test_annotations_are_not_needed() -> None:
+    """A function whose annotations name what only type checkers import has keys like any other."""
+    lines = ["def f(x: OnlyForCheckers, y: AlsoMissing = 1): ...", ""]
+    if sys.version_info < (3, 14):  # where annotations are evaluated only if they are asked for
+        lines.insert(0, "from __future__ import annotations")
+    module: dict[str, Any] = {"__name__": "m"}
+    exec(compile("\n".join(lines), "m", "exec", dont_inherit=True), module)  # noqa: S102 (our own text)
+    keys_of = FunctionKeys(module["f"])
+    assert keys_of.key((1,), {}) == keys_of.key((), {"x": 1, "y": 1})
+
+
+@dataclasses.dataclass
+class Lazy:
+    x: int = 1
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "x":
+            raise ZeroDivisionError
+        return object.__getattribute__(self, name)
+
+
+def test_a_field_that_cannot_be_read_has_no_key() -> None:
+    """A value whose fields raise when they are read is refused like others without a form."""
+    with pytest.raises(UnkeyableError):
+        canonical([Lazy()])
 
 
 def test_what_is_not_part_of_the_request_is_not_in_the_key() -> None:

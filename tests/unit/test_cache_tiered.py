@@ -1,13 +1,16 @@
 """The result cache: memory before file, one expiry, and values that are the caller's own."""
 
 import dataclasses
+import datetime as dt
+import enum
 import logging
 import math
 import subprocess
 import sys
+import zoneinfo
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -28,6 +31,33 @@ _TTL_S = 300
 class Report:
     text: str
     extra: Any = None
+    notes: Any = dataclasses.field(default=None, compare=False)
+    score: float = 0.0
+
+
+class Level(enum.StrEnum):
+    HIGH = "high"
+
+
+@dataclasses.dataclass
+class Spiteful:
+    """Its own code raises when it is compared or made again."""
+
+    x: int
+    made: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.made:
+            raise KeyError
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Link(msgspec.Struct):
+    next: "Link | None" = None
 
 
 class Row(msgspec.Struct):
@@ -229,13 +259,74 @@ def test_a_value_that_cannot_be_kept_is_not(
     assert "not stored" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        Report("a", (1, 2)),
+        Report("a", Level.HIGH),
+        Report("a", notes=(1, 2)),
+        Report("a", score=1),
+        Report("a", dt.datetime(2025, 1, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))),
+    ],
+)
 def test_a_value_that_would_come_back_changed_stays_in_memory(
-    pair: tuple[_Process, _Process],
+    pair: tuple[_Process, _Process], value: Report
 ) -> None:
-    """A declared type that does not tell a tuple from a list does not turn one into the other."""
-    pair[0].put(Report("a", (1, 2)), type_=Report)
-    assert pair[0].get(Report).value == Report("a", (1, 2))
+    """A declared type that does not tell a tuple from a list, a member from its text or 1 from 1.0
+    does not turn one into the other, equal or not."""
+    pair[0].put(value, type_=Report)
+    assert repr(pair[0].get(Report).value) == repr(value)
     assert pair[1].get(Report) is None
+
+
+def test_comparing_by_equality_is_caught(
+    pair: tuple[_Process, _Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check above fails where values are only compared by `==`."""
+    monkeypatch.setattr("paceline.cache.snapshot._canonical", lambda value: value)
+    with pytest.raises(AssertionError):
+        test_a_value_that_would_come_back_changed_stays_in_memory(pair, Report("a", notes=(1, 2)))
+
+
+def test_put_returns_what_it_took(alone: _Process, clock: VirtualClock) -> None:
+    """A put returns the value as it was at that moment, for those who wait for it; None if it
+    kept nothing."""
+    value = [1]
+    taken = alone.cache.put(_KEY, value)
+    value.append(2)
+    assert taken is not None
+    assert taken.thaw() == [1]
+    assert alone.cache.put(_KEY, value, 0) is None
+    assert alone.cache.put(_KEY, (item for item in value)) is None
+
+
+def test_without_tiers_nothing_is_encoded(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that keeps nothing does no work for it, but still refuses a wrong lifetime."""
+    monkeypatch.setattr(Snapshot, "take", None)
+    none = _Process(None, clock, entries=0)
+    assert none.cache.put(_KEY, [1]) is None
+    for wrong in (-1, math.nan):
+        with pytest.raises(InvalidInputError):
+            none.cache.put(_KEY, [1], wrong)
+
+
+def test_a_values_own_code_harms_nobody(
+    pair: tuple[_Process, _Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value whose own code raises, or that is nested too deep, is put without an error, and is
+    kept if it can be copied."""
+    spiteful = Spiteful(1)
+    monkeypatch.setattr(Spiteful, "made", True)
+    pair[0].put(spiteful, type_=Spiteful)
+    assert pair[0].get(Spiteful).value.x == 1
+    assert pair[1].get(Spiteful) is None
+    chain = Link()
+    for _ in range(5_000):
+        chain = Link(chain)
+    pair[0].put(chain, type_=Link)
+    assert pair[0].get(Link) is None
 
 
 def test_a_result_of_another_type_is_a_miss(pair: tuple[_Process, _Process]) -> None:

@@ -227,7 +227,7 @@ def test_writes_invalidate_reads(check: Callable[[Bench], Any]) -> None:
 
 def test_the_checks_find_a_path_that_does_not_invalidate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A path that forgets to invalidate, or does it only before the write, is caught. (S1-53)"""
-    monkeypatch.setattr(CallPath, "_invalidate", lambda *_: None)
+    monkeypatch.setattr(CallPath, "invalidate", lambda *_: None)
     for check in INVALIDATION:
         with pytest.raises(AssertionError):
             run(check(Bench()))
@@ -237,14 +237,14 @@ def test_the_checks_find_a_path_that_invalidates_only_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A path that invalidates only before the write runs is caught. (S1-53)"""
-    right, told = CallPath._invalidate, set[str]()
+    right, told = CallPath.invalidate, set[str]()
 
     def once(path: CallPath, call: Call) -> None:
         if call.id not in told:
             told.add(call.id)
             right(path, call)
 
-    monkeypatch.setattr(CallPath, "_invalidate", once)
+    monkeypatch.setattr(CallPath, "invalidate", once)
     with pytest.raises(AssertionError):
         run(check_a_read_during_a_write_is_not_found(Bench()))
 
@@ -483,15 +483,19 @@ def test_retries_of_all_calls_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> 
         run(check_the_budget_bounds_retries(Bench()))
 
 
-def test_what_did_not_start_may_be_repeated() -> None:
-    """A write that was refused before anything started is tried again. (S1-19)"""
-
-    async def main() -> None:
+async def check_only_trusted_errors_say_that_nothing_started(bench: Bench) -> None:
+    """A write is tried again only where an error that can be believed says that nothing was
+    started; what an agent passes on of others' errors says nothing about itself. (X-15)"""
+    for trusted, attempts in ((True, 2), (False, 1)):
         refused = AgentError("connection refused", category=Category.UNAVAILABLE)
         agent = Counting(errors=[refused])
-        assert (await Bench().run(agent, WRITE)).attempts == 2
+        outcome = await bench.path.run(bench.call(WRITE), Job(agent, trusted=trusted))
+        assert (outcome.attempts, agent.runs) == (attempts, attempts)
 
-    run(main())
+
+def test_errors_of_agents_do_not_vouch_for_them() -> None:
+    """Agents' errors never make a write be executed twice. (S1-19, X-15)"""
+    run(check_only_trusted_errors_say_that_nothing_started(Bench()))
 
 
 def test_the_time_limit_of_an_execution_holds() -> None:
@@ -622,3 +626,176 @@ def test_cancelling_at_any_moment_leaves_nothing_behind() -> None:
     """A call can be cancelled while it waits, runs or pauses; nothing leaks and others succeed."""
     for step in range(40):
         run(check_cancelled_at(step / 10))
+
+
+async def check_joined_values_are_of_the_moment(bench: Bench) -> None:
+    """What a caller does to its value at once is not in the value of those who joined."""
+    agent = Counting(takes_s=1)
+
+    async def hasty() -> None:
+        value = (await bench.run(agent)).value
+        assert isinstance(value, dict)
+        value["run"] = "spoilt"
+
+    first = asyncio.create_task(hasty())
+    await asyncio.sleep(0)
+    joined = await bench.run(agent)
+    await first
+    assert (joined.source, joined.value) == (Source.JOINED, {"run": 1})
+
+
+def test_joined_values_are_of_the_moment() -> None:
+    """Each caller's value is its own, from the moment it was made."""
+    run(check_joined_values_are_of_the_moment(Bench()))
+
+
+def test_what_cannot_be_copied_is_made_for_each() -> None:
+    """A value that can be neither encoded nor copied is not shared: each caller has its own."""
+
+    class Stubborn:
+        def __deepcopy__(self, _: object) -> "Stubborn":
+            raise TypeError("no")
+
+    async def main() -> None:
+        bench = Bench()
+
+        async def agent(call: Call) -> object:
+            await asyncio.sleep(1)
+            return Stubborn()
+
+        outcomes = await asyncio.gather(*(bench.run(agent) for _ in range(3)))
+        assert all(o.ok for o in outcomes)
+        assert len({id(o.value) for o in outcomes}) == 3
+
+    run(main())
+
+
+def test_a_time_limit_is_met_once_by_all_who_share() -> None:
+    """When shared work meets its agent's limit, all its callers are told at once: nobody starts
+    it anew for the next in line."""
+
+    async def main() -> None:
+        bench, agent = Bench(attempts=1), Counting(takes_s=100)
+        plan = msgspec.structs.replace(READ, timeout_s=5.0)
+        outcomes = await asyncio.gather(*(bench.run(agent, plan) for _ in range(10)))
+        assert all(isinstance(o.error, CallTimeoutError) for o in outcomes)
+        assert (agent.runs, bench.clock.monotonic_ns()) == (1, 5 * 10**9)
+
+    run(main())
+
+
+def test_work_goes_on_for_the_most_patient() -> None:
+    """A short deadline of who came first neither ends nor stops retries of what others share."""
+
+    async def main() -> None:
+        bench, agent = Bench(), Counting(takes_s=2, errors=[transient()])
+        first = asyncio.create_task(bench.run(agent, timeout_s=2.01))
+        await asyncio.sleep(0)
+        patient = await bench.run(agent)
+        assert (patient.value, agent.runs) == ({"run": 2}, 2)
+        assert isinstance((await first).error, CallTimeoutError)
+
+    run(main())
+
+
+async def check_parents_and_others_do_not_block_each_other(bench: Bench) -> None:
+    """A call made inside another and one from outside need the same agent: both get through."""
+    own = Gate("the agent", 1, 10)
+
+    async def limited(call: Call) -> str:
+        await asyncio.sleep(1)
+        return "done"
+
+    async def outer(call: Call) -> object:
+        await asyncio.sleep(1)
+        inner = bench.call(READ, query="same", parent=call.id)
+        return (await bench.path.run(inner, Job(limited, gate=own))).unwrap()
+
+    parent = asyncio.create_task(bench.run(outer, Plan()))
+    await asyncio.sleep(0.5)
+    other = asyncio.create_task(
+        bench.path.run(bench.call(READ, query="same"), Job(limited, gate=own))
+    )
+    async with asyncio.timeout(30):
+        assert ((await parent).value, (await other).value) == ("done", "done")
+    assert (own.in_use, bench.gate.in_use, own.waiting, bench.gate.waiting) == (0, 0, 0, 0)
+
+
+def test_nested_and_outer_calls_do_not_wait_in_a_circle() -> None:
+    """Neither joining nor limits make calls wait for each other for ever, with one place in all."""
+    run(check_parents_and_others_do_not_block_each_other(Bench(capacity=1)))
+
+
+def test_an_agent_may_call_itself_within_its_limit() -> None:
+    """An agent that runs once at a time can call itself: it uses the place it has."""
+
+    async def main() -> None:
+        bench, own = Bench(capacity=1), Gate("the agent", 1, 10)
+
+        async def factorial(call: Call) -> object:
+            number = call.arguments["query"]
+            assert isinstance(number, int)
+            if number < 2:
+                return 1
+            inner = bench.call(Plan(), query=number - 1, parent=call.id)
+            below = (await bench.path.run(inner, Job(factorial, gate=own))).unwrap()
+            assert isinstance(below, int)
+            return number * below
+
+        async with asyncio.timeout(30):
+            outcome = await bench.path.run(bench.call(Plan(), query=5), Job(factorial, gate=own))
+        assert outcome.value == 120
+
+    run(main())
+
+
+def test_a_call_that_dies_in_the_queue_says_how_long_it_waited() -> None:
+    """The time a call waited for capacity in vain is in its outcome. (S1-16)"""
+
+    async def main() -> None:
+        bench = Bench(capacity=1)
+        busy = asyncio.create_task(bench.run(Counting(takes_s=10), Plan()))
+        await asyncio.sleep(0)
+        outcome = await bench.run(Counting(), timeout_s=3)
+        assert (outcome.queue_ns, outcome.execute_ns) == (3 * 10**9, 0)
+        await busy
+
+    run(main())
+
+
+def test_a_write_that_names_nothing_invalidates_every_read() -> None:
+    """A write without tags may have changed anything: all reads are made anew, pure results stay.
+    (S1-53)"""
+
+    async def main() -> None:
+        bench, reader, pure = Bench(), Counting(), Counting()
+        for _ in range(2):
+            await bench.run(reader, query="r")
+            await bench.run(pure, Plan(Effect.pure(), ttl_s=60), query="p")
+        await bench.run(Counting(), Plan(Effect.write()))
+        assert (await bench.run(reader, query="r")).source is Source.EXECUTED
+        again = await bench.run(pure, Plan(Effect.pure(), ttl_s=60), query="p")
+        assert again.source is Source.HOT
+
+    run(main())
+
+
+def test_shared_work_sees_no_more_of_its_caller_than_is_shared() -> None:
+    """An agent whose result others get is not shown who asked, beyond the scope they share; one
+    whose result nobody else gets is. (S1-54)"""
+
+    async def main() -> None:
+        bench, seen = Bench(), list[Caller]()
+
+        async def agent(call: Call) -> None:
+            seen.append(call.caller)
+
+        for plan in (
+            Plan(Effect.read(), ttl_s=60, scope=ScopeLevel.GLOBAL),
+            Plan(Effect.read(), ttl_s=60, scope=ScopeLevel.USER),
+            Plan(),
+        ):
+            await bench.run(agent, plan)
+        assert seen == [Caller(), Caller("ada"), Caller("ada")]
+
+    run(main())

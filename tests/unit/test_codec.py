@@ -5,6 +5,7 @@ import datetime as dt
 import decimal
 import math
 import uuid
+import zoneinfo
 
 import msgspec
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 from paceline.codec import IMMUTABLE, decode, encode
 from paceline.errors import CodecError
 
-# `fold` is no part of equality, and so none of what is promised.
 HASHABLE = (
     st.none()
     | st.booleans()
@@ -141,12 +141,49 @@ class Reading(msgspec.Struct):
         range(3),
         bytearray(b"x"),
         dt.timedelta(1),
+        dt.datetime(2025, 1, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")),
+        [dt.time(12, tzinfo=zoneinfo.ZoneInfo("UTC"))],
+        dt.datetime(2025, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=1), "CET")),
+        dt.datetime(2025, 1, 1, fold=1),  # noqa: DTZ001 (without a zone, to be refused)
+        dt.time(12, fold=1),
     ],
 )
 def test_what_would_not_come_back_is_refused(value: object) -> None:
     """A value without a faithful form is refused instead of being stored as something else."""
     with pytest.raises(CodecError):
         encode(value)
+
+
+class Zone(dt.tzinfo):
+    def utcoffset(self, _: dt.datetime | None) -> dt.timedelta:
+        raise ZeroDivisionError
+
+    dst = tzname = utcoffset  # type: ignore[assignment]
+
+
+@dataclasses.dataclass
+class Unwilling:
+    x: int
+
+    def __post_init__(self) -> None:
+        raise KeyError("not again")
+
+
+class Node(msgspec.Struct):
+    next: "Node | None" = None
+
+
+def test_what_a_values_own_code_raises_is_an_error_of_ours() -> None:
+    """Whatever a value's own code raises when it is written or read becomes a CodecError."""
+    chain = Node()
+    for _ in range(50_000):
+        chain = Node(chain)
+    zoned = Reading(dt.datetime(2025, 1, 1, tzinfo=Zone()), 1)
+    for value, type_ in ((zoned, Reading), (zoned.at, None), (chain, Node)):
+        with pytest.raises(CodecError):
+            encode(value, type_)
+    with pytest.raises(CodecError, match="not again"):
+        decode(encode(Point(1), Point), Unwilling)
 
 
 def test_declared_types_come_back() -> None:

@@ -288,6 +288,42 @@ def test_a_full_file_stays_readable(path: Path, losses: list[StorageError]) -> N
     assert "full" in losses[0].next_step
 
 
+def test_a_loss_for_another_reason_is_told(path: Path, losses: list[StorageError]) -> None:
+    """When losing goes on for a reason of another kind, that is told too; a lock is transient."""
+    writer = BatchWriter(path, SCHEMA, on_loss=losses.append)
+    writer._db.execute("PRAGMA busy_timeout=0")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            writer.submit(INSERT, (1, ""))
+            assert writer.flush()
+    for _ in range(2):
+        writer.submit("INSERT INTO nowhere VALUES (1)", ())
+        assert writer.flush()
+    writer.close()
+    assert [loss.category.transient for loss in losses] == [True, False]
+    assert writer.lost == 4
+
+
+def test_statements_are_numbered(writer: BatchWriter) -> None:
+    """Every statement has the next number, whichever thread it comes from, and what is settled
+    is counted by them."""
+    numbers: list[int] = []
+
+    def work() -> None:
+        for number in range(500):
+            numbers.append(writer.submit("INSERT OR REPLACE INTO t VALUES (?, '')", (number,)))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 2_001))
+    assert writer.flush()
+    assert writer.settled == 2_000
+
+
 def test_one_bad_row_costs_itself_alone(path: Path, losses: list[StorageError]) -> None:
     """Parameters that cannot be made lose their own statement, and those around it are written."""
 
@@ -303,15 +339,18 @@ def test_one_bad_row_costs_itself_alone(path: Path, losses: list[StorageError]) 
     assert (writer.lost, len(losses)) == (1, 1)
 
 
-def test_a_writer_that_cannot_keep_up_loses_and_counts(path: Path) -> None:
-    """With its queue full, further statements are counted as lost: memory is bounded."""
+def test_a_writer_that_cannot_keep_up_loses_and_counts(
+    path: Path, losses: list[StorageError]
+) -> None:
+    """With its queue full, further statements are counted as lost, which is told once: memory is
+    bounded."""
     go = threading.Event()
 
     def slow() -> tuple[object, ...]:
         assert go.wait(30)
         return (0, "")
 
-    writer = BatchWriter(path, SCHEMA, on_loss=unexpected, batch=1, max_pending=10)
+    writer = BatchWriter(path, SCHEMA, on_loss=losses.append, batch=1, max_pending=10)
     writer.submit(INSERT, slow)
     for number in range(1, 100):
         writer.submit(INSERT, (number, ""))
@@ -319,6 +358,7 @@ def test_a_writer_that_cannot_keep_up_loses_and_counts(path: Path) -> None:
     writer.close()
     assert 100 - 11 <= writer.lost < 100
     assert len(rows(path)) == 100 - writer.lost
+    assert [loss.category.transient for loss in losses] == [True]
 
 
 def test_an_unusable_place_is_known_when_opening(tmp_path: Path) -> None:
@@ -334,9 +374,8 @@ def test_seeded_faults_show(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """A writer that drops its queue when closing, or one that reverses it, is found."""
 
     class Forgetful(BatchWriter):  # type: ignore[misc]
-        def submit(self, sql: str, parameters: Any) -> None:
-            if parameters != (2_499, ""):
-                super().submit(sql, parameters)
+        def submit(self, sql: str, parameters: Any) -> int:
+            return super().submit(sql, parameters) if parameters != (2_499, "") else 0
 
     monkeypatch.setitem(globals(), "BatchWriter", Forgetful)
     with pytest.raises(AssertionError):
@@ -345,8 +384,9 @@ def test_seeded_faults_show(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     class Backwards(BatchWriter):  # type: ignore[misc]
         held: tuple[tuple[str, Any], ...] = ()
 
-        def submit(self, sql: str, parameters: Any) -> None:
+        def submit(self, sql: str, parameters: Any) -> int:
             self.held = ((sql, parameters), *self.held)
+            return len(self.held)
 
         def flush(self, timeout_s: float | None = None) -> bool:
             for statement in self.held:

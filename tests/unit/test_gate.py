@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from paceline.balance.gate import Gate
+from paceline.balance.gate import Gate, enter_all
 from paceline.call import Priority
 from paceline.errors import Category, OverloadedError
 from paceline.testing.virtual_time import VirtualTimeLoop, run
@@ -165,7 +165,7 @@ class LosesThePlaceOfTheCancelled(Gate):  # type: ignore[misc]
         try:
             await super().enter(priority)
         except asyncio.CancelledError:
-            self._free -= before - self.in_use
+            self.free -= before - self.in_use
             raise
 
 
@@ -186,25 +186,25 @@ class IgnoresPriority(Gate):  # type: ignore[misc]
 class LastFirst(Gate):  # type: ignore[misc]
     """Serves the last to come first."""
 
-    def _next(self) -> asyncio.Future[None] | None:
+    def _admit(self) -> None:
         for queue in self._queues.values():
-            while queue:
-                turn, _ = queue.popitem(last=True)
-                if not turn.done():
-                    return turn
-        return None
+            for ticket in reversed(tuple(queue)):
+                if self.free > 0 and not ticket.turn.done():
+                    self.free -= 1
+                    del queue[ticket]
+                    ticket.turn.set_result(None)
 
 
 class AdmitsTheCancelled(Gate):  # type: ignore[misc]
     """Gives places to callers who have left the queue in the same moment."""
 
     def _admit(self) -> None:
-        while self._free > 0 and self.waiting:
+        while self.free > 0 and self.waiting:
             queue = next(q for q in self._queues.values() if q)
-            turn, _ = queue.popitem(last=False)
-            self._free -= 1
-            if not turn.done():
-                turn.set_result(None)
+            ticket, _ = queue.popitem(last=False)
+            self.free -= 1
+            if not ticket.turn.done():
+                ticket.turn.set_result(None)
 
 
 class AdmitsOneTooMany(Gate):  # type: ignore[misc]
@@ -225,10 +225,11 @@ class OvertakesInLeaving(Gate):  # type: ignore[misc]
     """After a cut in capacity still admits one for each that leaves."""
 
     def leave(self) -> None:
-        self._free += 1
-        if (turn := self._next()) is not None:
-            self._free -= 1
-            turn.set_result(None)
+        self.free += 1
+        if queue := next((q for q in self._queues.values() if q), None):
+            ticket, _ = queue.popitem(last=False)
+            self.free -= 1
+            ticket.turn.set_result(None)
 
 
 @pytest.mark.parametrize(
@@ -314,3 +315,66 @@ async def test_a_caller_thrown_away_in_the_queue_takes_no_place() -> None:
     assert gate.waiting == 0
     gate.leave()
     assert gate.in_use == 0
+
+
+async def check_no_circle(enter: Callable[..., Any]) -> None:
+    """Callers that need the same gates in any order all get through, one after the other."""
+    one, two = Gate("one", 1, 10), Gate("two", 1, 10)
+    order: list[int] = []
+
+    async def visit(number: int, *gates: Gate) -> None:
+        await enter(gates)
+        await asyncio.sleep(1)
+        order.append(number)
+        for gate in gates:
+            gate.leave()
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(
+            visit(1, one), visit(2, two), visit(3, one, two), visit(4, two, one), visit(5, one, two)
+        )
+    assert order == [1, 2, 3, 4, 5]
+    assert (one.in_use, two.in_use, one.waiting, two.waiting) == (0, 0, 0, 0)
+
+
+async def check_nobody_is_kept_from_a_free_gate(enter: Callable[..., Any]) -> None:
+    """Who waits for a busy gate takes no place in a free one meanwhile."""
+    common, busy, idle = Gate("common", 2, 10), Gate("busy", 1, 10), Gate("idle", 1, 10)
+    await enter((common, busy))
+    waiting = [asyncio.create_task(enter((common, busy))) for _ in range(5)]
+    await asyncio.sleep(1)
+    async with asyncio.timeout(1):
+        await enter((common, idle))
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert (common.in_use, common.waiting) == (2, 0)
+
+
+async def one_after_the_other(gates: tuple[Gate, ...]) -> None:
+    for gate in gates:
+        await gate.enter()
+
+
+MANY = [check_no_circle, check_nobody_is_kept_from_a_free_gate]
+
+
+@pytest.mark.parametrize("check", MANY, ids=lambda check: check.__name__)
+def test_several_gates_are_entered_in_one_moment(check: Callable[..., Any]) -> None:
+    """Who waits for several gates holds none of them; entering them in turn is caught."""
+    run(check(enter_all))
+    with pytest.raises((TimeoutError, AssertionError)):
+        run(check(one_after_the_other))
+
+
+def test_a_full_queue_of_one_gate_refuses() -> None:
+    """Of several gates the full one is named, and no place in the others is taken."""
+
+    async def main() -> None:
+        full, free = Gate("full", 1, 0), Gate("free", 1, 0)
+        await full.enter()
+        with pytest.raises(OverloadedError, match="full is at its limit"):
+            await enter_all((free, full))
+        assert free.in_use == 0
+
+    run(main())

@@ -1,8 +1,11 @@
 """What a record says of a call, and that taking it holds nothing up."""
 
 import dataclasses
+import gc
 import json
+import weakref
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -125,7 +128,7 @@ def test_large_values_do_not_hold_the_call_up(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_unchangeable_values_are_left_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text, however long, costs its call nothing: it is encoded when the record is made."""
+    """A text of usual length costs its call nothing: it is encoded when the record is made."""
     encoded: list[object] = []
 
     def encode(value: object, _: object) -> bytes:
@@ -133,11 +136,53 @@ def test_unchangeable_values_are_left_for_later(monkeypatch: pytest.MonkeyPatch)
         return b"x"
 
     monkeypatch.setattr(module, "encode", encode)
-    call = a_call("1", arguments={"query": "x" * 100_000, "n": 1})
-    taken = capture(call, an_outcome(call, "y" * 100_000), CLOCK)
+    call = a_call("1", arguments={"query": "x" * 16_000, "n": 1})
+    taken = capture(call, an_outcome(call, "y" * 16_000), CLOCK)
     assert encoded == []
     taken.record(Redactor(), keep_inputs=True)
     assert len(encoded) == 2
+
+
+class Traced(list[object]):
+    """A list that can be watched."""
+
+
+def _held(root: object) -> list[object]:
+    """All that can be reached from an object, modules and classes apart."""
+    found: dict[int, object] = {}
+    waiting = [root]
+    while waiting:
+        at = waiting.pop()
+        if id(at) in found or isinstance(at, type | ModuleType):
+            continue
+        found[id(at)] = at
+        function = isinstance(at, FunctionType)  # which refers to its whole module
+        waiting.extend((at.__closure__ or ()) if function else gc.get_referents(at))  # type: ignore[attr-defined]
+    return list(found.values())
+
+
+@pytest.mark.parametrize("large", ["x" * 50_000, b"x" * 50_000, ["x" * 50_000], "x" * 5_000_000])
+def test_what_waits_is_small(large: object) -> None:
+    """A capture keeps neither a large value, argument or message nor anything of an error, and
+    its record has the hash of what was not too large to take one."""
+    traced = Traced([large])
+    watched = weakref.ref(traced)
+    call = a_call("1", arguments={"query": large, "more": traced})
+    outcome = an_outcome(call, large)
+    error = AgentError("x" * 50_000)
+    error.__cause__ = KeyError(traced)
+    taken = [capture(call, outcome, CLOCK), capture(call, an_outcome(call, error=error), CLOCK)]
+    same = record(call, outcome, clock=CLOCK, redactor=Redactor(), keep_inputs=True)
+    del call, outcome, error, traced
+    gc.collect()
+    assert watched() is None
+    sizes = [len(part) for part in _held(taken) if isinstance(part, (str, bytes))]
+    assert max(sizes) <= 16 * 1024
+    assert taken[0].record(Redactor(), keep_inputs=True) == same
+    size = len(large) if isinstance(large, str | bytes) else len(str(large[0]))  # type: ignore[index]
+    assert (same.output_hash is not None) == (size < 2_000_000)
+    if same.output_bytes is not None:
+        assert size < same.output_bytes < size + 20
 
 
 @dataclasses.dataclass

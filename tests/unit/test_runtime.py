@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,14 +15,16 @@ from paceline import (
     Effect,
     Outcome,
     PacelineError,
+    Plan,
     Runtime,
     Settings,
     Source,
     SyncRuntime,
 )
-from paceline.call import current_call
+from paceline.call import EffectKind, current_call
 from paceline.config import load
 from paceline.errors import (
+    AgentError,
     AgentLoadError,
     CallCancelledError,
     CallTimeoutError,
@@ -34,6 +37,9 @@ from paceline.testing.virtual_time import VirtualClock
 from paceline.testing.virtual_time import run as run_virtual
 
 QUIET = load(overrides={"agents": {"watch": False}, "hostexec": {"mode": "off"}})
+ONE_THREAD = load(
+    overrides={"agents": {"watch": False}, "hostexec": {"mode": "off"}, "run": {"threads": 1}}
+)
 COUNTER = """
 CACHEABLE = True
 CACHE_TTL = 60
@@ -485,3 +491,270 @@ def test_the_facade_leaves_no_thread(make: Callable[..., Runtime]) -> None:
     with SyncRuntime(make(persist=False)):
         pass
     assert "paceline" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_nameless_callers_share_nothing_between_runtimes(
+    make: Callable[..., Runtime], agents: Path
+) -> None:
+    """A call without user or session belongs to its runtime alone, however its caller is
+    written. (S1-54)"""
+    (agents / "counter.py").write_text(COUNTER)
+    for caller in (None, Caller(), Caller(tenant="t"), Caller("")):
+        sources = []
+        for _ in range(2):
+            async with make() as runtime:
+                sources.append((await runtime.run("counter", "a", caller=caller)).source)
+        assert sources == [Source.EXECUTED, Source.EXECUTED]
+
+
+async def test_global_work_does_not_know_its_caller(make: Callable[..., Runtime]) -> None:
+    """What an agent of global scope calls in turn is not called on behalf of one user, whose
+    result everybody would get. (S1-54)"""
+    async with make(persist=False) as runtime:
+
+        @runtime.agent(effect="read", cache_ttl=60)
+        async def inbox(query: str, user: str | None) -> str:
+            return f"mail of {user}"
+
+        @runtime.agent(effect="read", cache_ttl=60, scope="global")
+        async def digest(query: str) -> object:
+            return (await runtime.run("inbox", query)).unwrap()
+
+        assert (await runtime.run("digest", "x", user="ada")).value == "mail of None"
+        assert (await runtime.run("digest", "x", user="bob")).value == "mail of None"
+
+
+async def test_nobody_poses_as_another_user(make: Callable[..., Runtime]) -> None:
+    """The context cannot say on whose behalf a call is made."""
+    async with make(persist=False) as runtime:
+
+        @runtime.agent()
+        async def spoof(query: str, **context: object) -> object:
+            return context
+
+        forged = {"user": "admin", "session": "s", "tenant": "t", "call": "c", "lang": "en"}
+        outcome = await runtime.run("spoof", "x", user="bob", context=forged)
+        assert outcome.value == {"lang": "en"}
+
+
+async def test_a_write_that_outlives_its_caller_invalidates_at_its_end(
+    make: Callable[..., Runtime],
+) -> None:
+    """A synchronous write that goes on after its time-out makes stale what was read meanwhile."""
+    go, ended, world = threading.Event(), threading.Event(), ["old"]
+    async with make(ONE_THREAD, persist=False) as runtime:
+
+        @runtime.agent(effect=Effect.write("world"), timeout=0.05)
+        def change(query: str) -> None:
+            assert go.wait(30)
+            world[0] = "new"
+            ended.set()
+
+        @runtime.agent(effect=Effect.read("world"), cache_ttl=60)
+        async def look(query: str) -> str:
+            return world[0]
+
+        outcome = await runtime.run("change", "x")
+        assert isinstance(outcome.error, CallTimeoutError)
+        assert (await runtime.run("look", "x")).value == "old"
+        go.set()
+        await asyncio.to_thread(ended.wait)
+        await runtime._pool.run(lambda: None)  # the thread is free again: it has really ended
+        assert (await runtime.run("look", "x")).value == "new"
+
+
+async def test_waiting_for_a_thread_is_waiting(make: Callable[..., Runtime]) -> None:
+    """A synchronous call that waits for a thread is not started, and its time limit has not begun;
+    threads that hang are no places. (S1-25)"""
+    go = threading.Event()
+    async with make(ONE_THREAD, persist=False) as runtime:
+
+        @runtime.agent(timeout=0.05)
+        def hung(query: str) -> None:
+            go.wait(30)
+
+        @runtime.agent(timeout=0.05)
+        def quick(query: str) -> str:
+            return query
+
+        assert isinstance((await runtime.run("hung", "x")).error, CallTimeoutError)
+        late = await runtime.run("quick", "y", timeout=0.05)
+        assert isinstance(late.error, CallTimeoutError)
+        assert not late.error.may_have_started
+        assert (late.attempts, late.execute_ns) == (0, 0)
+        waiting = asyncio.create_task(runtime.run("quick", "y"))
+        await asyncio.sleep(0)
+        go.set()
+        assert (await waiting).value == "y"
+
+
+async def test_cancelled_closing_closes_everything(make: Callable[..., Runtime]) -> None:
+    """When closing is cancelled while it drains, the parts are closed all the same."""
+    runtime = make(load(overrides={"hostexec": {"mode": "off"}}))
+    before = asyncio.all_tasks()
+    await runtime.__aenter__()
+
+    @runtime.agent()
+    async def forever(query: str) -> None:
+        await asyncio.Event().wait()
+
+    call = asyncio.create_task(runtime.run("forever", "x"))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(runtime.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert isinstance((await call).error, CallCancelledError)
+    assert asyncio.all_tasks() == before
+
+
+async def test_draining_calls_may_make_calls(make: Callable[..., Runtime]) -> None:
+    """While the runtime drains, calls in flight can still make calls of their own; others cannot."""
+    started, go = asyncio.Event(), asyncio.Event()
+    runtime = make(persist=False)
+    await runtime.__aenter__()
+
+    @runtime.agent()
+    async def inner(query: str) -> str:
+        return query
+
+    @runtime.agent()
+    async def outer(query: str) -> object:
+        started.set()
+        await go.wait()
+        return (await runtime.run("inner", query)).unwrap()
+
+    call = asyncio.create_task(runtime.run("outer", "x"))
+    await started.wait()
+    closing = asyncio.create_task(runtime.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeClosedError):
+        await runtime.run("inner", "y")
+    go.set()
+    assert (await call).value == "x"
+    await closing
+
+
+async def test_a_closed_runtime_is_not_opened_again(make: Callable[..., Runtime]) -> None:
+    """A runtime is opened once."""
+    runtime = make(persist=False)
+    async with runtime:
+        pass
+    with pytest.raises(RuntimeClosedError):
+        await runtime.__aenter__()
+
+
+async def test_a_runtime_belongs_to_its_loop(make: Callable[..., Runtime]) -> None:
+    """Used on another event loop it says so instead of hanging."""
+    async with make(persist=False) as runtime:
+
+        def elsewhere() -> None:
+            with pytest.raises(RuntimeClosedError, match="another event loop"):
+                asyncio.run(runtime.run("x", "y"))
+
+        await asyncio.to_thread(elsewhere)
+
+
+def test_the_facade_refuses_to_wait_for_itself(make: Callable[..., Runtime]) -> None:
+    """A blocking call from the facade's own loop is refused instead of hanging it."""
+    runtime = make(persist=False)
+    with SyncRuntime(runtime) as scripts:
+
+        @runtime.agent()
+        async def careless(query: str) -> object:
+            return scripts.run("careless", query).unwrap()
+
+        error = scripts.run("careless", "x").error
+        assert isinstance(error, PacelineError)
+        assert "wait for itself" in str(error)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("inf"), float("nan"), "5", 1e300])
+async def test_a_time_limit_has_to_be_one(make: Callable[..., Runtime], limit: Any) -> None:
+    """A time limit that is none is a usage error, not a crash."""
+    async with make(persist=False) as runtime:
+
+        @runtime.agent()
+        async def echo(query: str) -> str:
+            return query
+
+        with pytest.raises(InvalidInputError):
+            await runtime.run("echo", "x", timeout=limit)
+        for wrong in (None, 5, b"x"):
+            with pytest.raises(InvalidInputError):
+                await runtime.run("echo", wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError):
+            await runtime.run("echo", "x", user=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(Effect.read(), ttl_s=-1),
+        Plan(Effect.read(), ttl_s=float("nan")),
+        Plan(Effect(EffectKind.READ, (1,))),  # type: ignore[arg-type]
+        Plan(timeout_s=-1),
+        Plan(timeout_s="3"),  # type: ignore[arg-type]
+        SystemExit(3),
+    ],
+)
+async def test_a_wrong_plan_is_a_failed_call(make: Callable[..., Runtime], plan: object) -> None:
+    """Whatever a planner returns or raises, the call fails with a typed error, and ends nothing."""
+
+    class Odd:
+        VERSION = "1"
+
+        def plan(self, query: str) -> object:
+            if isinstance(plan, BaseException):
+                raise plan
+            return plan
+
+        def run(self, query: str) -> str:
+            return query
+
+    async with make(persist=False) as runtime:
+        runtime.registry.add_object("odd", Odd())
+        assert isinstance((await runtime.run("odd", "x")).error, AgentError)
+
+
+async def test_instances_do_not_answer_for_each_other(make: Callable[..., Runtime]) -> None:
+    """Two instances of one class, set up differently, do not get each other's results."""
+
+    class Translator:
+        EFFECT = "pure"
+
+        def __init__(self, language: str) -> None:
+            self.language = language
+
+        def run(self, query: str) -> str:
+            return f"{query} in {self.language}"
+
+    async with make(persist=False) as runtime:
+        for language in ("de", "fr"):
+            runtime.registry.add_object("translator", Translator(language))
+            outcome = await runtime.run("translator", "x", user="ada")
+            assert outcome.value == f"x in {language}"
+
+
+async def test_background_work_is_not_inside_its_call(make: Callable[..., Runtime]) -> None:
+    """What an agent leaves running makes calls of its own once the agent has ended: without its
+    deadline and its user."""
+    ended, tasks = asyncio.Event(), list[asyncio.Task[Outcome]]()
+    async with make(persist=False) as runtime:
+
+        @runtime.agent()
+        async def who(query: str, user: str | None) -> str | None:
+            return user
+
+        async def later() -> Outcome:
+            await ended.wait()
+            return await runtime.run("who", "x")
+
+        @runtime.agent()
+        async def starts(query: str) -> None:
+            tasks.append(asyncio.create_task(later()))
+
+        await runtime.run("starts", "x", user="ada", timeout=5)
+        ended.set()
+        assert (await tasks[0]).value is None

@@ -35,6 +35,8 @@ __all__ = ["Loader"]
 
 _ENDING_S: Final = 0.2
 """How long an import that was told to end is waited for, in seconds."""
+_TELLINGS: Final = 4
+"""How often it is told."""
 
 
 @final
@@ -205,12 +207,13 @@ class _Import(threading.Thread):
 
     def _abandon(self) -> None:
         """Ends it if it runs Python code; what blocks in C code stays behind as a daemon."""
-        with self._ending:  # not when it has ended, for the identity may be another thread's then
-            if not self._ended and self.ident is not None:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(self.ident), ctypes.py_object(_ImportAbandonedError)
-                )
-        self.join(_ENDING_S)
+        for _ in range(_TELLINGS):  # one can be lost in code that ignores errors, as finalizers do
+            with self._ending:  # once it has ended, its identity may be another thread's
+                if not self._ended and self.ident is not None:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                        ctypes.c_ulong(self.ident), ctypes.py_object(_ImportAbandonedError)
+                    )
+            self.join(_ENDING_S / _TELLINGS)
 
 
 def _load_error(source: Source, error: BaseException) -> AgentLoadError:

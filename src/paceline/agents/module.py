@@ -14,6 +14,7 @@ import difflib
 import inspect
 import re
 import typing
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +61,8 @@ def read_spec(
     """The agent that a module or instance is.
 
     `digest` stands for its code in the version; without one it is that of the file the
-    object's class or module was written in. Raises AgentLoadError naming what is wrong.
+    object's class or module was written in. An instance with attributes of its own has results
+    of its own too, which only VERSION lets others find. Raises AgentLoadError naming what is wrong.
     """
     where = str(path) if path is not None else f"agent {name}"
     check_name(name, where)
@@ -75,7 +77,7 @@ def read_spec(
     return dataclasses.replace(
         spec,
         description=spec.description or _first_line(obj),
-        version=_version(declared, digest or code_digest(obj)),
+        version=_version(declared, (digest or code_digest(obj)) + _state(obj, declared)),
         tools=tools,
         planner=_planner(where, declared),
         # Who plans by itself is asked for every call.
@@ -237,6 +239,11 @@ def _parameters(where: str, run: Entry) -> tuple[frozenset[str] | None, frozense
         parameters = list(inspect.signature(run).parameters.values())
     except (TypeError, ValueError):
         return frozenset(), frozenset()  # written in C: it is given the query alone
+    except NameError as exc:  # an annotation that only type checkers can read (from 3.14 on)
+        raise AgentLoadError(
+            f"{where}: an annotation cannot be read: {exc}",
+            next_step="Import the name at run time too, or put the annotation in quotes.",
+        ) from exc
     first = parameters[0] if parameters else None
     if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
         raise AgentLoadError(
@@ -271,10 +278,10 @@ def _planner(
 
 def _result_type(run: Entry) -> tuple[Any, list[str]]:
     """The dataclass or Struct that is returned by declaration, or None and why it is of no use."""
-    function = run if hasattr(run, "__annotations__") else getattr(run, "__call__", None)  # noqa: B004
-    if "return" not in getattr(function, "__annotations__", {}):
-        return None, []
     try:
+        function = run if hasattr(run, "__annotations__") else getattr(run, "__call__", None)  # noqa: B004
+        if "return" not in getattr(function, "__annotations__", {}):
+            return None, []
         hint: Any = typing.get_type_hints(function)["return"]
         if not isinstance(hint, type):
             return None, []
@@ -308,6 +315,12 @@ def _misspelt(obj: object) -> Iterator[str]:
         meant = _ELSEWHERE.get(name) or (near[0] if near else None)
         if meant is not None:
             yield f"{name} says nothing here; what is meant may be {meant}"
+
+
+def _state(obj: object, declared: Declared) -> str:
+    """Keeps results of two instances of one class apart: they may be set up differently."""
+    stateless = isinstance(obj, ModuleType) or not getattr(obj, "__dict__", None)
+    return "" if stateless or declared.get("VERSION") is not None else f"#{uuid.uuid4().hex}"
 
 
 def _version(declared: Declared, digest: str) -> str:

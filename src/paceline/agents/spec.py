@@ -1,5 +1,6 @@
 """What there is to know of one agent."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -68,6 +69,7 @@ class AgentSpec:
         return msgspec.structs.replace(
             plan,
             ttl_s=plan.ttl_s if self.cacheable else 0.0,
+            scope=plan.scope or self.scope,
             timeout_s=self.timeout_s if plan.timeout_s is None else plan.timeout_s,
         )
 
@@ -81,13 +83,16 @@ class AgentSpec:
             plan = planner(query, context)
         except PacelineError:
             raise
-        except Exception as exc:  # the boundary of the agent's code
+        # The boundary of the agent's code, which is not to end the process either.
+        except (Exception, SystemExit) as exc:
             raise AgentError(f"{self.name} failed to plan: {type(exc).__name__}: {exc}") from exc
         if not isinstance(plan, Plan):
             raise AgentError(
                 f"plan of {self.name} returned a {type(plan).__name__}",
                 next_step="Return a paceline Plan.",
             )
+        if problem := _problem(plan):
+            raise AgentError(f"plan of {self.name}: {problem}", next_step="Correct the plan.")
         return plan
 
     def _ttl_s(self, query: str) -> float | None:
@@ -97,3 +102,18 @@ class AgentSpec:
             if pattern.match(text):
                 return ttl_s
         return self.ttl_s
+
+
+def _problem(plan: Plan) -> str:
+    """What cannot be in a plan; empty if nothing. Agents are not held to types."""
+    if not all(type(tag) is str for tag in plan.effect.tags):
+        return "tags are texts"
+    if plan.ttl_s is not None and not (_is_number(plan.ttl_s) and plan.ttl_s >= 0):
+        return "ttl_s is a number of seconds, 0 or more"
+    if plan.timeout_s is not None and not (_is_number(plan.timeout_s) and plan.timeout_s > 0):
+        return "timeout_s is a number of seconds, more than 0"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

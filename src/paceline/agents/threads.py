@@ -1,12 +1,14 @@
 """Threads for synchronous agents: so many at once, and nobody waits for one that hangs."""
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, TypeVarTuple, final
 
+from paceline.balance.gate import Gate
 from paceline.errors import RuntimeClosedError
 
 __all__ = ["ThreadPool"]
@@ -19,12 +21,14 @@ Ts = TypeVarTuple("Ts")
 class _Work(Generic[T]):
     """One function to run, and the future of whoever waits for it."""
 
-    __slots__ = ("_context", "_fn", "_future", "_loop")
+    __slots__ = ("_context", "_fn", "_future", "abandoned", "ended", "loop")
 
     def __init__(self, fn: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
         self._fn = fn
         self._context = contextvars.copy_context()
-        self._loop = loop
+        self.loop = loop
+        self.abandoned = False
+        self.ended = False
         self._future: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
 
     @property
@@ -51,7 +55,7 @@ class _Work(Generic[T]):
     def deliver(self, value: T | None, error: BaseException | None) -> None:
         """From any thread."""
         try:
-            self._loop.call_soon_threadsafe(self._set, (value, error))
+            self.loop.call_soon_threadsafe(self._set, (value, error))
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
@@ -67,12 +71,17 @@ class ThreadPool:
 
     A caller that is cancelled leaves at once; what it started goes on, as a thread cannot be
     stopped, and keeps its place until it really ends. Threads are started when they are needed
-    and are daemons: the process does not wait for them. Used from any event loop.
+    and are daemons: the process does not wait for them.
+
+    Who passes `gate` first finds a thread free: its capacity is that of the threads which nobody
+    has left behind.
     """
 
-    def __init__(self, max_threads: int) -> None:
+    def __init__(self, max_threads: int, max_queue: int = 1_000) -> None:
         """Starts nothing."""
         self.max_threads = max_threads
+        self.gate = Gate("the threads for synchronous agents", max_threads, max_queue)
+        self._left_behind = 0
         self._changed = threading.Condition()
         self._queue: deque[_Work[Any]] = deque()
         self._threads = 0
@@ -99,7 +108,27 @@ class ThreadPool:
                 name = f"paceline-agent-{self._threads}"
                 threading.Thread(target=self._serve, name=name, daemon=True).start()
             self._changed.notify()
-        return await work.result()
+        try:
+            return await work.result()
+        except asyncio.CancelledError:
+            self._leave(work)
+            raise
+
+    def _leave(self, work: _Work[Any]) -> None:
+        """Takes work that nobody waits for out of the queue, or its thread out of the count."""
+        with self._changed:
+            if work in self._queue:
+                self._queue.remove(work)
+                return
+            if work.ended:
+                return
+            work.abandoned = True
+        self._count(1)
+
+    def _count(self, more: int) -> None:
+        """On the event loop, as the gate is used there alone."""
+        self._left_behind += more
+        self.gate.resize(self.max_threads - self._left_behind)
 
     def close(self) -> None:
         """Refuses what waits for a thread; what runs goes on, and nobody waits for it here."""
@@ -115,7 +144,11 @@ class ThreadPool:
             outcome = work.run()
             with self._changed:
                 self._in_use -= 1
+                work.ended = True
             work.deliver(*outcome)
+            if work.abandoned:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts
+                    work.loop.call_soon_threadsafe(self._count, -1)
             del work, outcome  # an idle thread keeps nothing alive
 
     def _next(self) -> _Work[Any] | None:

@@ -2,12 +2,26 @@
 
 import asyncio
 from collections import OrderedDict
-from typing import final
+from collections.abc import Sequence
+from typing import Final, final
 
 from paceline.call import Priority
 from paceline.errors import OverloadedError
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "enter_all"]
+
+_URGENT_FIRST: Final = tuple(sorted(Priority, reverse=True))
+
+
+@final
+class _Ticket:
+    """One caller in the queue, and every gate it needs a place in."""
+
+    __slots__ = ("gates", "turn")
+
+    def __init__(self, gates: Sequence["Gate"]) -> None:
+        self.gates = gates
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 @final
@@ -18,71 +32,93 @@ class Gate:
     of time) takes nobody's place with it and leaves nothing behind. Used on one event loop.
     """
 
-    __slots__ = ("_free", "_queues", "capacity", "max_queue", "name")
+    __slots__ = ("_queues", "capacity", "free", "max_queue", "name")
 
     def __init__(self, name: str, capacity: int, max_queue: int) -> None:
         """`name` is how errors call what is guarded."""
         self.name = name
         self.capacity = capacity
         self.max_queue = max_queue
-        self._free = capacity
-        self._queues: dict[Priority, OrderedDict[asyncio.Future[None], None]] = {
-            priority: OrderedDict() for priority in sorted(Priority, reverse=True)
+        self.free = capacity
+        """Places left; below 0 for a while when the capacity was made smaller."""
+        self._queues: dict[Priority, OrderedDict[_Ticket, None]] = {
+            priority: OrderedDict() for priority in _URGENT_FIRST
         }
 
     @property
     def in_use(self) -> int:
         """Callers inside."""
-        return self.capacity - self._free
+        return self.capacity - self.free
 
     @property
     def waiting(self) -> int:
-        """Callers in the queue."""
+        """Callers in the queue, those included that wait for another gate with this one."""
         return sum(map(len, self._queues.values()))
 
     async def enter(self, priority: Priority = Priority.NORMAL) -> None:
         """Returns once admitted; the caller must `leave`. Raises OverloadedError at once when
         the queue is full."""
-        if self._free > 0:  # nobody waits while a place is free
-            self._free -= 1
-            return
-        if self.waiting >= self.max_queue:
-            raise OverloadedError(
-                f"{self.name} is at its limit of {self.capacity} at once, with {self.max_queue} waiting"
-            )
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        queue = self._queues[priority]
-        queue[turn] = None
-        try:
-            await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():
-                self.leave()  # admitted and cancelled in the same moment: pass the place on
-            raise
-        finally:
-            queue.pop(turn, None)
+        await enter_all((self,), priority)
 
     def leave(self) -> None:
         """Gives the place back, to the next in the queue if there is one."""
-        self._free += 1
+        self.free += 1
         self._admit()
 
     def resize(self, capacity: int) -> None:
         """Changes the capacity; callers beyond a smaller one finish undisturbed."""
-        self._free += capacity - self.capacity
+        self.free += capacity - self.capacity
         self.capacity = capacity
         self._admit()
 
-    def _admit(self) -> None:
-        while self._free > 0 and (turn := self._next()) is not None:
-            self._free -= 1
-            turn.set_result(None)
+    def add(self, ticket: _Ticket, priority: Priority) -> None:
+        """Puts a caller into the queue. For `enter_all`."""
+        self._queues[priority][ticket] = None
 
-    def _next(self) -> asyncio.Future[None] | None:
-        """Takes the next that still waits out of the queue."""
+    def remove(self, ticket: _Ticket, priority: Priority) -> None:
+        """Takes a caller out of the queue. For `enter_all`."""
+        self._queues[priority].pop(ticket, None)
+
+    def _admit(self) -> None:
         for queue in self._queues.values():
-            while queue:
-                turn, _ = queue.popitem(last=False)
-                if not turn.done():
-                    return turn
-        return None
+            for ticket in tuple(queue) if self.free > 0 and queue else ():
+                if self.free <= 0:
+                    return
+                if ticket.turn.done() or not all(gate.free > 0 for gate in ticket.gates):
+                    continue
+                for gate in ticket.gates:
+                    gate.free -= 1
+                del queue[ticket]
+                ticket.turn.set_result(None)
+
+
+async def enter_all(gates: Sequence[Gate], priority: Priority = Priority.NORMAL) -> None:
+    """Enters all gates in one moment; the caller must `leave` each.
+
+    Who waits holds no place anywhere, so callers that need several gates never wait for each
+    other in a circle, and one that waits for a busy gate keeps nobody from a free one. Raises
+    OverloadedError at once when the queue of a full gate is full too.
+    """
+    full = [gate for gate in gates if gate.free <= 0]
+    if not full:  # and nobody who could go on waits: each place that is given back is passed on
+        for gate in gates:
+            gate.free -= 1
+        return
+    for gate in full:
+        if gate.waiting >= gate.max_queue:
+            raise OverloadedError(
+                f"{gate.name} is at its limit of {gate.capacity} at once, with {gate.max_queue} waiting"
+            )
+    ticket = _Ticket(gates)
+    for gate in gates:
+        gate.add(ticket, priority)
+    try:
+        await ticket.turn
+    except BaseException:
+        if ticket.turn.done() and not ticket.turn.cancelled():
+            for gate in gates:  # admitted and cancelled in the same moment: pass the places on
+                gate.leave()
+        raise
+    finally:
+        for gate in gates:
+            gate.remove(ticket, priority)

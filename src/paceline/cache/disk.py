@@ -8,7 +8,6 @@ is wrong with it, the answer is a miss.
 
 import fcntl
 import hashlib
-import itertools
 import logging
 import os
 import sqlite3
@@ -21,7 +20,7 @@ import msgspec
 
 from paceline.clock import Clock
 from paceline.database import BatchWriter, Schema, connect, storage_errors
-from paceline.errors import CorruptStoreError, StorageError
+from paceline.errors import Category, CorruptStoreError, StorageError
 
 __all__ = ["DiskTier", "Found"]
 
@@ -75,9 +74,11 @@ class _Files(msgspec.Struct, frozen=True):
 class DiskTier:
     """At most `max_bytes` of results in the file at `path`, each until its own expiry.
 
-    A damaged or foreign file is moved aside and a new one made. `on_trouble` is told of that,
-    and once when the file cannot be used (read-only, disk full, damaged while in use); from then
-    on everything is a miss and nothing is stored. It may be called on another thread.
+    A damaged or foreign file is moved aside, in place of an earlier one, and a new one made; one
+    of another version is replaced. `on_trouble` is told of the former, and once when the file
+    cannot be used (read-only, disk full, damaged while in use); from then on everything is a
+    miss and nothing is stored. It may be called on another thread. A file that another process
+    holds locked for long costs what was to be stored meanwhile, no more.
 
     What is stored is seen by reads, here and in other processes, a few milliseconds later, or
     after `flush`. Expired rows go first, then the least recently stored. A value larger than a
@@ -94,14 +95,15 @@ class DiskTier:
     ) -> None:
         self.path = path
         self.max_bytes = max_bytes
-        self.dropped = 0
-        """Values that were not stored: too large, or more than could be written in time."""
         self._clock = clock
         self._on_trouble = on_trouble
         self._schema = Schema(version=1, statements=_TABLES, max_bytes=max_bytes)
         self._lock = threading.Lock()
-        self._hidden: set[bytes] = set()
-        self._all_hidden = False
+        # What the file may still show after its removal: until the statement of this number.
+        self._hidden: dict[bytes, int] = {}
+        self._all_hidden = 0
+        self._removing = 0  # the latest removal; 0 when all are known to be written
+        self._lost_before = 0  # statements of the writer's, when that one was not written yet
         self._submitted_bytes = 0
         self._written_bytes = 0
         self._sweep_at_bytes = 0
@@ -117,14 +119,13 @@ class DiskTier:
     def get(self, key: bytes) -> Found | None:
         """The value stored under this key and its remaining lifetime, or None."""
         files = self._files
-        if files is None or self._is_hidden(key):
+        if files is None or (self._removing and self._is_hidden(key, files.writer)):
             return None
         try:
             with self._lock:
                 row = files.reader.execute(_GET, (key,)).fetchone()
         except sqlite3.Error as exc:
-            if not _is_busy(exc):
-                self._fail(exc)
+            self._fail(exc)
             return None
         if row is None:
             return None
@@ -149,7 +150,6 @@ class DiskTier:
             return
         backlog = self._submitted_bytes - self._written_bytes
         if ttl_ns <= 0 or len(payload) > self.max_bytes // _SHARE or backlog > self.max_bytes // 4:
-            self.dropped += ttl_ns > 0
             self.delete(key)
             return
         now_ns = self._clock.wall_ns()
@@ -171,10 +171,11 @@ class DiskTier:
         if files is None:
             return
         with self._lock:
-            self._hidden.add(key)
-            files.writer.submit(_DELETE, (key,))
-        if len(self._hidden) > _MAX_HIDDEN and not self._revealed():
-            self._all_hidden = True
+            self._remove(files.writer, _DELETE, (key,))
+            self._hidden[key] = self._removing
+            if len(self._hidden) > _MAX_HIDDEN:
+                self._hidden.clear()
+                self._all_hidden = self._removing
 
     def clear(self) -> None:
         """Removes all values; no read finds them from now on."""
@@ -182,8 +183,7 @@ class DiskTier:
         if files is None:
             return
         with self._lock:
-            self._all_hidden = True
-            files.writer.submit(_CLEAR, ())
+            self._clear(files.writer)
 
     def sweep(self) -> None:
         """Removes some expired rows, and the oldest ones if room is short; part of storing."""
@@ -208,18 +208,28 @@ class DiskTier:
         if opened is not None:
             opened.writer.close()
 
-    def _is_hidden(self, key: bytes) -> bool:
-        """Whether this key was removed, and the file may not say so yet."""
-        return (self._all_hidden or key in self._hidden) and not self._revealed()
+    def _clear(self, writer: BatchWriter) -> None:
+        self._remove(writer, _CLEAR, ())
+        self._hidden.clear()
+        self._all_hidden = self._removing
 
-    def _revealed(self) -> bool:
-        """Whether all removals are written, so that the file can be believed again."""
+    def _remove(self, writer: BatchWriter, sql: str, parameters: tuple[bytes, ...]) -> None:
+        if not self._removing:
+            self._lost_before = writer.lost
+        self._removing = writer.submit(sql, parameters)
+
+    def _is_hidden(self, key: bytes, writer: BatchWriter) -> bool:
+        """Whether this key was removed, and the file may not say so yet."""
         with self._lock:
-            if self._files is None or not self._files.writer.flush(0):
+            settled = writer.settled  # read first: what is lost is counted before it is settled
+            if writer.lost > self._lost_before:  # a removal, perhaps: nothing can be believed
+                self._lost_before = writer.lost
+                self._clear(writer)
+            elif self._removing <= settled:
+                self._hidden.clear()
+                self._removing = 0
                 return False
-            self._hidden.clear()
-            self._all_hidden = False
-            return True
+            return max(self._all_hidden, self._hidden.get(key, 0)) > settled
 
     def _open(self) -> _Files | None:
         """The open file, a new one if what is there is not usable as a cache."""
@@ -228,7 +238,11 @@ class DiskTier:
             try:
                 return self._connect()
             except CorruptStoreError as exc:
-                self._on_trouble(_set_aside(self.path, identity, exc))
+                if exc.category is Category.INVALID:
+                    _log.info("%s A new file is begun.", exc)
+                    _move(self.path, identity, None)
+                else:
+                    self._on_trouble(_set_aside(self.path, identity, exc))
                 return self._connect()
         except StorageError as exc:
             self._on_trouble(exc)
@@ -251,31 +265,30 @@ class DiskTier:
         return _Files(_identity(self.path), writer, reader)
 
     def _fail(self, error: Exception) -> None:
-        """Ends the use of the file. It stays open until `close`: a thread may be using it."""
-        with self._lock:
-            files, self._files = self._files, None
-        if files is None:
-            return
+        """Ends the use of the file, unless it is only busy.
+
+        It stays open until `close`: a thread may be using it.
+        """
         try:
             with storage_errors(self.path):
                 raise error
         except StorageError as exc:
             trouble = exc
-            if isinstance(exc, CorruptStoreError):
-                trouble = _set_aside(self.path, files.identity, exc)
+        if trouble.category.transient:
+            _log.info("results are not stored or found for the moment: %s", trouble)
+            return
+        with self._lock:
+            files, self._files = self._files, None
+        if files is None:
+            return
+        if isinstance(trouble, CorruptStoreError):
+            trouble = _set_aside(self.path, files.identity, trouble)
         self._on_trouble(trouble)
 
 
 def _digest(key: bytes, stored_ns: int, expires_ns: int, payload: bytes) -> bytes:
     header = b"%b%d,%d;" % (key, stored_ns, expires_ns)
     return hashlib.blake2b(header + payload, digest_size=16).digest()
-
-
-def _is_busy(exc: sqlite3.Error) -> bool:
-    return getattr(exc, "sqlite_errorcode", 0) & 0xFF in (
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-    )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -289,23 +302,33 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _set_aside(
     path: Path, identity: tuple[int, int] | None, error: CorruptStoreError
 ) -> StorageError:
-    """Moves the damaged file away, unless another process already did and made a new one."""
-    numbered = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
-    aside = next(place for place in numbered if not place.exists())
+    """Moves the damaged file away; what to tell of it."""
+    aside = path.with_name(f"{path.name}.damaged")
     try:
-        with storage_errors(path):
-            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(directory, fcntl.LOCK_EX)
-                if _identity(path) == identity:
-                    for suffix in ("-wal", "-shm", ""):
-                        if (part := Path(f"{path}{suffix}")).exists():
-                            part.replace(f"{aside}{suffix}")
-            finally:
-                os.close(directory)
+        _move(path, identity, aside)
     except StorageError as exc:
         return exc
     return CorruptStoreError(
         f"{error} It was moved aside.",
         next_step=f"Results are kept in a new file; delete {aside} when you like.",
     )
+
+
+def _move(path: Path, identity: tuple[int, int] | None, target: Path | None) -> None:
+    """Moves (None: removes) the file, unless another process already did and made a new one."""
+    with storage_errors(path):
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            if _identity(path) != identity:
+                return
+            for suffix in ("-wal", "-shm", ""):
+                part = Path(f"{path}{suffix}")
+                if target is None:
+                    part.unlink(missing_ok=True)
+                elif part.exists():
+                    part.replace(f"{target}{suffix}")
+                else:
+                    Path(f"{target}{suffix}").unlink(missing_ok=True)
+        finally:
+            os.close(directory)

@@ -19,9 +19,10 @@ _log = logging.getLogger("paceline")
 class _Flight(Generic[V]):
     """Work under way and how many wait for it."""
 
-    __slots__ = ("task", "waiters")
+    __slots__ = ("make", "task", "waiters")
 
-    def __init__(self, task: asyncio.Task[V]) -> None:
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, V]], task: asyncio.Task[V]) -> None:
+        self.make = make
         self.task = task
         self.waiters = 0
 
@@ -72,6 +73,11 @@ class SingleFlight(Generic[K, V]):
         finally:
             flight.waiters -= 1
 
+    def joinable(self, key: K) -> Callable[[], Coroutine[Any, Any, V]] | None:
+        """The `make` of the flight that `run` would join on this event loop; None without one."""
+        flight = self._flights.get((asyncio.get_running_loop(), key))
+        return None if flight is None else flight.make
+
     async def close(self) -> None:
         """Cancels all work of this event loop and waits for its end; nothing starts any more."""
         self._closed = True
@@ -97,7 +103,7 @@ class SingleFlight(Generic[K, V]):
         if self._closed:
             raise asyncio.CancelledError("closed")
         task = asyncio.create_task(self._fly(place, make))
-        flight = _Flight(task)
+        flight = _Flight(make, task)
         self._tasks.add(task)
         task.add_done_callback(self._landed)
         if not task.done():  # as it can be on a loop that starts tasks eagerly

@@ -6,12 +6,16 @@ are one call. Plain arguments are their own key; only others are digested.
 
 import inspect
 import itertools
+import sys
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Final, final
 
 from paceline.cache.keys import digest
 from paceline.errors import InvalidInputError, UnkeyableError
+
+if sys.version_info >= (3, 14):
+    import annotationlib
 
 __all__ = ["FunctionKeys"]
 
@@ -30,7 +34,7 @@ class FunctionKeys:
     """
 
     def __init__(self, function: Callable[..., object], *, version: str = "") -> None:
-        self._signature = inspect.signature(function)
+        self._signature = _signature(function)
         parameters = list(self._signature.parameters.values())
         self._name = f"{function.__module__}.{function.__qualname__}"
         self._version = version
@@ -69,6 +73,13 @@ class FunctionKeys:
         bound = self._signature.bind(*lead, *args, **kwargs)
         bound.apply_defaults()
         return tuple(bound.arguments.values())[len(lead) :]
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        # Annotations are not evaluated: they may name what only type checkers import.
+        return inspect.signature(function, annotation_format=annotationlib.Format.STRING)
+    return inspect.signature(function)
 
 
 def _is_method(function: Callable[..., object], parameters: list[inspect.Parameter]) -> bool:

@@ -6,6 +6,7 @@ in all processes of this state directory; nothing is searched and nothing delete
 4096 slots by hash: a collision invalidates too much, never too little.
 """
 
+import contextlib
 import logging
 import mmap
 import os
@@ -30,8 +31,8 @@ _SIZE: Final = len(_MAGIC) + _SLOTS * _STAMP
 class Generations:
     """The stamps of all tags, shared through a small memory-mapped file.
 
-    With path None, or with a file that cannot be used (`on_trouble` is told once, here), stamps
-    are of this process alone: its own writes invalidate, and results under tags are not shared
+    With path None, or with a file that cannot be used (`on_trouble` is told once), stamps are of
+    this process alone: its own writes invalidate, and results under tags are not shared
     with other processes. A crash of the process loses nothing; a power cut may lose the stamps
     of the last seconds. `random_bytes(n)` makes stamps.
     """
@@ -43,14 +44,13 @@ class Generations:
         on_trouble: Callable[[StorageError], None],
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        self._path = path
+        self._on_trouble = on_trouble
         self._random_bytes = random_bytes
         self._map: mmap.mmap | None = None
-        if path is not None:
-            try:
-                self._map = _open(path, random_bytes)
-            except StorageError as exc:
-                on_trouble(exc)
-        self._slots: mmap.mmap | bytearray = self._map or bytearray(_fresh(random_bytes))
+        self._opened: os.stat_result | None = None
+        self._slots: mmap.mmap | bytearray
+        self._open()
 
     def read(self, tags: Iterable[str]) -> bytes:
         """The stamps of these tags, in their order; empty for no tags."""
@@ -59,9 +59,21 @@ class Generations:
 
     def bump(self, tags: Iterable[str]) -> None:
         """Invalidates every result that was read under one of these tags."""
+        self.check()  # a write is to reach the file that others read
         for tag in tags:
             at = _offset(tag)
             self._slots[at : at + _STAMP] = self._random_bytes(_STAMP)
+
+    def check(self) -> None:
+        """Opens the file anew, or makes a new one, if it was removed or replaced since it was
+        opened: others write to that one. To be called now and then; costs a look at the path.
+        """
+        if self._path is None or self._opened is None:
+            return
+        with contextlib.suppress(OSError):  # it is gone
+            if os.path.samestat(self._path.stat(), self._opened):
+                return
+        self._open()
 
     def close(self) -> None:
         """Closes the file. What is read afterwards matches nothing of before."""
@@ -69,7 +81,17 @@ class Generations:
             return
         self._slots = bytearray(_fresh(self._random_bytes))
         self._map.close()
-        self._map = None
+        self._map = self._opened = None
+
+    def _open(self) -> None:
+        # A map that was there before is let go, not closed: a thread may be reading it.
+        self._map = self._opened = None
+        if self._path is not None:
+            try:
+                self._map, self._opened = _open(self._path, self._random_bytes)
+            except StorageError as exc:
+                self._on_trouble(exc)
+        self._slots = self._map or bytearray(_fresh(self._random_bytes))
 
 
 def _offset(tag: str) -> int:
@@ -81,18 +103,20 @@ def _fresh(random_bytes: Callable[[int], bytes]) -> bytes:
     return _MAGIC + random_bytes(_SLOTS * _STAMP)
 
 
-def _open(path: Path, random_bytes: Callable[[int], bytes]) -> mmap.mmap:
+def _open(path: Path, random_bytes: Callable[[int], bytes]) -> tuple[mmap.mmap, os.stat_result]:
+    """The file, mapped, and which one it is."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             _create(path, _fresh(random_bytes))
         with path.open("r+b") as file:
-            if os.fstat(file.fileno()).st_size != _SIZE or file.read(len(_MAGIC)) != _MAGIC:
+            found = os.fstat(file.fileno())
+            if found.st_size != _SIZE or file.read(len(_MAGIC)) != _MAGIC:
                 raise CorruptStoreError(
                     f"{path} is damaged or not ours",
                     next_step=f"Remove {path}; a new one is made. It holds no results.",
                 )
-            return mmap.mmap(file.fileno(), _SIZE)
+            return mmap.mmap(file.fileno(), _SIZE), found
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise StorageError(

@@ -41,15 +41,16 @@ def call_key(call: Call, version: str, generations: bytes) -> bytes:
     (see `paceline.cache.generations`). Raises UnkeyableError for arguments with no canonical
     form.
     """
-    scope = call.scope
+    scope, tags = call.scope, call.plan.effect.tags
     texts = (call.kind, call.name, version, scope.level, scope.tenant, scope.user, scope.session)
     header = "".join(["N" if text is None else f"s{len(text)}:{text}" for text in texts])
     return _hash(
-        b"%b%b%b"
+        b"%b%b%b%b"
         % (
             header.encode("utf-8", "surrogatepass"),
             _write_dict(call.arguments, _MAX_DEPTH),
             _sized(b"b", generations),
+            _write(tags, _MAX_DEPTH) if tags else b"",  # two tags can have one stamp
         )
     )
 
@@ -165,7 +166,9 @@ def _fields(value: object, names: tuple[str, ...], depth: int) -> bytes:
         )
     try:
         held = {name: getattr(value, name) for name in names}
-    except AttributeError as exc:
+    except (
+        Exception
+    ) as exc:  # reading a field may run the value's own code, which may raise anything
         raise UnkeyableError(f"a {type(value).__qualname__} lacks a field: {exc}") from exc
     return _class_name(type(value), value) + _write_dict(held, depth)
 

@@ -11,6 +11,7 @@ from typing import Any, Self, cast, final
 
 import msgspec
 
+from paceline.cache.keys import canonical
 from paceline.codec import IMMUTABLE, decode, encode
 from paceline.errors import CodecError
 
@@ -71,14 +72,20 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def _encoded(value: object, type_: Any) -> bytes:
-    """The bytes of a value. Raises CodecError unless they decode to an equal one of its type."""
+    """The bytes of a value. Raises CodecError unless they decode to the same one."""
     data = encode(value, type_)
-    if type_ is not None:
-        # A declared type says less than the value where a field may be anything.
-        back = decode(data, type_)
-        if type(back) is not type(value) or back != value:
-            raise CodecError(f"a {type(value).__qualname__} would not come back as it is")
+    # A declared type says less than the value where a field may be anything, and `==` says less
+    # than its canonical form: 1 == 1.0, and a class may compare what it likes.
+    if type_ is not None and _canonical(decode(data, type_)) != _canonical(value):
+        raise CodecError(f"a {type(value).__qualname__} would not come back as it is")
     return data
+
+
+def _canonical(value: object) -> bytes:
+    try:
+        return canonical(value)
+    except Exception as exc:  # it has none, or reading it runs code that may raise anything
+        raise CodecError(f"a {type(value).__qualname__} may not come back as it is") from exc
 
 
 def _shareable(value: object) -> bool:

@@ -90,31 +90,26 @@ class ResultCache:
 
     def put(
         self, key: bytes, value: object, ttl_s: float | None = None, result_type: Any = None
-    ) -> None:
+    ) -> Snapshot | None:
         """Stores a result for `ttl_s` seconds (None: the default; 0: not at all).
 
-        A value that has no encoding is kept in memory only, and one that cannot be copied
-        either is not kept. Raises InvalidInputError for a negative lifetime.
+        Returns what was stored; None if nothing was. A value that has no encoding is kept in
+        memory only, and one that cannot be copied either is not kept. Raises InvalidInputError
+        for a negative lifetime, and nothing else, whatever the value's own code does.
         """
         ttl_ns = self._default_ns if ttl_s is None else lifetime_ns(ttl_s)
-        if not ttl_ns:
+        if not ttl_ns or (not self._memory.max_entries and self._disk is None):
             self.delete(key)
-            return
+            return None
         try:
             snapshot = Snapshot.take(value, result_type)
         except CodecError as exc:
             _log.info("a result is not stored: %s", exc)
             self.delete(key)
-            return
+            return None
         self._memory.put(key, snapshot, ttl_ns)
-        if self._disk is None:
-            return
-        payload = snapshot.payload(result_type)
-        if payload is None:
-            _log.info("a %s is kept in memory only: it has no encoding", type(value).__qualname__)
-            self._disk.delete(key)
-            return
-        self._disk.put(key, payload, ttl_ns)
+        self._put_warm(key, snapshot, ttl_ns, result_type)
+        return snapshot
 
     def delete(self, key: bytes) -> None:
         """Removes the result under this key from all tiers."""
@@ -147,3 +142,14 @@ class ResultCache:
         self._memory.put(key, Snapshot.of_payload(found.value, value), found.remaining_ns)
         self._warm_hits += 1
         return Hit(value, Source.WARM)
+
+    def _put_warm(self, key: bytes, snapshot: Snapshot, ttl_ns: int, result_type: Any) -> None:
+        if self._disk is None:
+            return
+        payload = snapshot.payload(result_type)
+        if payload is not None:
+            self._disk.put(key, payload, ttl_ns)
+            return
+        kind = type(snapshot.held).__qualname__
+        _log.info("a %s is kept in memory only: it has no encoding", kind)
+        self._disk.delete(key)

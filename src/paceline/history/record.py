@@ -1,9 +1,10 @@
 """What a history keeps of a call, and how it is taken without holding the call up.
 
 `capture` runs where calls run and takes what could change later; `Capture.record` does the
-costly rest (hashing, redaction) and may run on another thread. A value that nobody can change is
-kept as it is; one that its receiver may change is encoded at once, unless it is so large that
-this would be felt.
+costly rest (hashing, redaction) and may run on another thread. A short value that nobody can
+change is kept as it is; any other is encoded at once, and if its encoding is long, of that only
+the hash is kept: captures may wait in great numbers. What is so large that encoding it would be
+felt is not encoded at all.
 """
 
 import dataclasses
@@ -23,13 +24,24 @@ from paceline.redaction import Redactor
 __all__ = ["Capture", "Record", "capture", "record", "storable"]
 
 _MAX_PARTS: Final = 2_000
-"""A value that can change is encoded while its call waits if it has no more parts than this
-(about a millisecond of work)."""
+"""A value is encoded while its call waits if it has no more parts than this, each 1,024 characters
+of text being one (a millisecond or two of work)."""
 _MAX_INPUT: Final = 16 * 1024
+"""Longer inputs are not shown; longer values and encodings are not kept until they are hashed."""
 _MAX_MESSAGE: Final = 2_000
 _TEXT_PER_PART: Final = 1_024
 
-_Encoded = Callable[[], bytes | None]
+
+class _Encoded(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a value: its encoding's hash and size, and if it is short the encoding."""
+
+    hash: str | None = None
+    size: int | None = None
+    data: bytes | None = None
+
+
+_Later = Callable[[], _Encoded]
+_NO_ARGUMENTS: Final[Mapping[str, object]] = {}
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -79,15 +91,19 @@ class Capture(msgspec.Struct, frozen=True):
     """A finished call from which a record can be made at any later time, on any thread."""
 
     call: Call
+    """Without its arguments."""
     outcome: Outcome
+    """Without its value and error."""
     at_ns: int
-    encoded_arguments: _Encoded
-    encoded_value: _Encoded
+    arguments: _Later
+    value: _Later
+    category: Category | None
+    message: str | None
 
     def record(self, redactor: Redactor, *, keep_inputs: bool) -> Record:
         """The record of the call."""
-        call, outcome, error = self.call, self.outcome, self.outcome.error
-        arguments, value = self.encoded_arguments(), self.encoded_value()
+        call, outcome = self.call, self.outcome
+        arguments, value = self.arguments(), self.value()
         tokens = outcome.tokens
         return Record(
             id=storable(call.id),
@@ -99,18 +115,18 @@ class Capture(msgspec.Struct, frozen=True):
             session=_optional(call.caller.session),
             tenant=_optional(call.caller.tenant),
             scope=call.scope.level,
-            input=_shown(arguments, redactor) if keep_inputs else None,
-            input_hash=_digest(arguments),
-            output_hash=_digest(value),
-            output_bytes=None if value is None else len(value),
+            input=_shown(arguments.data, redactor) if keep_inputs else None,
+            input_hash=arguments.hash,
+            output_hash=value.hash,
+            output_bytes=value.size,
             source=outcome.source,
             instance=storable(outcome.instance),
             attempts=outcome.attempts,
             queue_ns=outcome.queue_ns,
             execute_ns=outcome.execute_ns,
             total_ns=outcome.total_ns,
-            category=None if error is None else error.category,
-            message=None if error is None else _message(error, redactor),
+            category=self.category,
+            message=None if self.message is None else _masked(self.message, redactor),
             tokens_input=None if tokens is None else tokens.input,
             tokens_output=None if tokens is None else tokens.output,
             tokens_cached=None if tokens is None else tokens.cached_input,
@@ -121,12 +137,15 @@ class Capture(msgspec.Struct, frozen=True):
 
 def capture(call: Call, outcome: Outcome, clock: Clock) -> Capture:
     """What `Capture.record` needs, whatever is done to arguments and value from now on."""
+    error = outcome.error
     return Capture(
-        call,
-        outcome,
+        msgspec.structs.replace(call, arguments=_NO_ARGUMENTS),
+        msgspec.structs.replace(outcome, value=None, error=None),
         clock.wall_ns(),
         _hold_arguments(call.arguments),
-        _hold(outcome.value) if outcome.error is None else _nothing,
+        _hold(outcome.value) if error is None else _Encoded,
+        None if error is None else error.category,
+        None if error is None else _bounded(error),
     )
 
 
@@ -146,23 +165,44 @@ def _optional(text: str | None) -> str | None:
     return None if text is None else storable(text)
 
 
-def _nothing() -> None:
-    return None
-
-
-def _hold_arguments(arguments: Mapping[str, object]) -> _Encoded:
+def _hold_arguments(arguments: Mapping[str, object]) -> _Later:
     held = dict(arguments)
-    if all(type(value) in IMMUTABLE for value in held.values()):
-        return partial(_encode, held)
+    if _can_wait(*held.values()):
+        return partial(_read, held)
     return _hold(held)
 
 
-def _hold(value: object) -> _Encoded:
-    """The value's encoding: later if nobody can change it, now if it is small."""
-    if type(value) in IMMUTABLE:
-        return partial(_encode, value)
+def _hold(value: object) -> _Later:
+    """What is to be known of a value: found out later if that can wait, else now."""
+    if _can_wait(value):
+        return partial(_read, value)
     data = _encode(value) if _is_small(value) else None
-    return lambda: data
+    if data is None or len(data) <= _MAX_INPUT:
+        return partial(_known, data)
+    known = _known(data)
+    return lambda: known
+
+
+def _can_wait(*values: object) -> bool:
+    """Whether nobody can change these values, and they are short."""
+    length = 0
+    for value in values:
+        if isinstance(value, (str, bytes)):
+            length += len(value)
+        if type(value) not in IMMUTABLE:
+            return False
+    return length <= _MAX_INPUT
+
+
+def _read(value: object) -> _Encoded:
+    return _known(_encode(value))
+
+
+def _known(data: bytes | None) -> _Encoded:
+    if data is None:
+        return _Encoded()
+    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+    return _Encoded(digest, len(data), data if len(data) <= _MAX_INPUT else None)
 
 
 def _encode(value: object) -> bytes | None:
@@ -195,13 +235,9 @@ def _is_small(value: object) -> bool:
     return True
 
 
-def _digest(data: bytes | None) -> str | None:
-    return None if data is None else hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 def _shown(arguments: bytes | None, redactor: Redactor) -> str | None:
     """The arguments as JSON. Masked before they become JSON: escapes could hide a secret."""
-    if arguments is None or len(arguments) > _MAX_INPUT:
+    if arguments is None:
         return None
     try:
         return msgspec.json.encode(redactor.data(decode(arguments))).decode()
@@ -209,9 +245,11 @@ def _shown(arguments: bytes | None, redactor: Redactor) -> str | None:
         return None
 
 
-def _message(error: PacelineError, redactor: Redactor) -> str:
+def _bounded(error: PacelineError) -> str:
+    text = f"{error.message}"
+    return text if len(text) <= _MAX_INPUT else f"(a message of {len(text):,} characters)"
+
+
+def _masked(message: str, redactor: Redactor) -> str:
     """Masked in full before it is cut: half a secret has no form to know it by."""
-    text = storable(f"{error.message}")
-    if len(text) > _MAX_INPUT:
-        return f"(a message of {len(text):,} characters)"
-    return redactor.text(text)[:_MAX_MESSAGE]
+    return redactor.text(storable(message))[:_MAX_MESSAGE]

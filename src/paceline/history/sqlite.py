@@ -154,8 +154,7 @@ class SqliteHistory:
 
     Trouble with the file (a full disk, damage) loses records and never disturbs a call:
     `on_loss` is told, on the writer's thread, when losing starts. A file that is damaged already
-    when opened is set aside, which `on_loss` is told too, and a new one begun. Readable only by
-    its owner.
+    when opened is refused. Readable only by its owner.
     """
 
     __slots__ = ("_clock", "_keep_inputs", "_on_loss", "_reader", "_redactor", "_writer")

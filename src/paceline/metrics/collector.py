@@ -84,21 +84,8 @@ class AgentStats(msgspec.Struct, frozen=True):
     @property
     def avg_ms(self) -> float | None:
         """Mean of `total`, in milliseconds."""
-        return _ms(self.total.mean)
-
-    @property
-    def min_ms(self) -> float | None:
-        """Least of `total`, in milliseconds."""
-        return _ms(self.total.min)
-
-    @property
-    def max_ms(self) -> float | None:
-        """Greatest of `total`, in milliseconds."""
-        return _ms(self.total.max)
-
-    def quantile_ms(self, q: float) -> float | None:
-        """Quantile of `total`, in milliseconds, within 1 %."""
-        return _ms(self.total.quantile(q))
+        mean_ns = self.total.mean
+        return None if mean_ns is None else mean_ns / _NS_PER_MS
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -267,7 +254,3 @@ class _Series:
             self.failed.copy(),
             self.execute.copy(),
         )
-
-
-def _ms(ns: float | None) -> float | None:
-    return None if ns is None else ns / _NS_PER_MS

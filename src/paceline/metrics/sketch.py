@@ -8,10 +8,8 @@ g = (1 + a) / (1 - a), bucket i counts the values in (g**(i-1), g**i]; its middl
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final, Self, final
-
-import msgspec
 
 from paceline.errors import UsageError
 
@@ -20,19 +18,6 @@ __all__ = ["Sketch"]
 # Values below count as zero, values above are refused; between, no power of g overflows.
 _SMALLEST: Final = 1e-300
 _LARGEST: Final = 1e300
-
-
-class _Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `Sketch.data` gives."""
-
-    relative_error: float
-    max_buckets: int
-    low: int
-    counts: list[int]
-    zeros: int
-    sum: float
-    min: float | None
-    max: float | None
 
 
 @final
@@ -163,44 +148,14 @@ class Sketch:
         twin._counts = self._counts.copy()  # noqa: SLF001 (the twin's one part that can change)
         return twin
 
-    def data(self) -> dict[str, object]:
-        """Everything as plain data; equal sketches give equal data."""
-        return msgspec.structs.asdict(
-            _Data(
-                self.relative_error,
-                self.max_buckets,
-                self._low,
-                self._counts.copy(),
-                self.zeros,
-                self.sum,
-                self.min,
-                self.max,
-            )
-        )
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, object]) -> Self:
-        """The sketch that gave this data. Raises UsageError for anything else."""
-        try:
-            plain = msgspec.convert(dict(data), _Data)
-        except msgspec.ValidationError as exc:
-            raise UsageError(f"not the data of a sketch: {exc}") from exc
-        sketch = cls(plain.relative_error, plain.max_buckets)
-        sketch.count = sum(plain.counts) + plain.zeros
-        whole = (plain.min is not None) == (plain.max is not None) == bool(sketch.count)
-        if not whole or len(plain.counts) > plain.max_buckets or min(plain.counts, default=0) < 0:
-            raise UsageError("not the data of a sketch: its parts contradict each other")
-        sketch.sum = plain.sum
-        sketch.zeros = plain.zeros
-        sketch._low, sketch._counts, sketch._last = plain.low, plain.counts, len(plain.counts) - 1
-        if plain.min is not None and plain.max is not None:
-            sketch._min, sketch._max = plain.min, plain.max
-        return sketch
-
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sketch) and self.data() == other.data()
+        return isinstance(other, Sketch) and self._content() == other._content()
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _content(self) -> tuple[object, ...]:
+        settings = (self.relative_error, self.max_buckets)
+        return (*settings, list(self.buckets()), self.zeros, self.sum, self.min, self.max)
 
     def _middle(self, at: int) -> float:
         """The value within `relative_error` of all in a bucket; 0 before the first."""
