@@ -68,17 +68,22 @@ class Screen:
         self._line()
         self._line(report(snapshot))
 
-    def sources(self, counts: Counter[Source]) -> None:
-        """Where values came from."""
+    def sources(self, counts: Counter[Source], *, without: int) -> None:
+        """Where values came from, and how many calls brought none."""
         self._title("Where results came from")
-        self._table((f"{n}", _SOURCES.get(source, source)) for source, n in counts.most_common())
+        rows = [(f"{n}", _SOURCES.get(source, source)) for source, n in counts.most_common()]
+        self._table([*rows, (f"{without}", "no result: failed or refused, see below")])
 
     def saved(self, paced_s: float, bare_s: float, executed: int, executed_bare: int) -> None:
         """Time and executions, against the same calls without a cache."""
         self._title("What that saved")
         self._table(
             (
-                ("with Paceline", f"{paced_s:.2f} s", f"{executed} executions"),
+                (
+                    "with Paceline",
+                    f"{paced_s:.2f} s",
+                    f"{executed} executions, failed ones included",
+                ),
                 ("without a cache", f"{bare_s:.2f} s", f"{executed_bare} executions"),
             )
         )
@@ -95,9 +100,9 @@ class Screen:
     def failures(self, failures: Sequence[tuple[Step, PacelineError]]) -> None:
         """Calls that brought no value, which the others did not notice."""
         self._title("What went wrong, and did not disturb the rest")
-        alike = Counter((step.agent, str(error)) for step, error in failures)
+        alike = Counter((step.agent, error.category) for step, error in failures)
         for step, error in failures:
-            if times := alike.pop((step.agent, str(error)), 0):
+            if times := alike.pop((step.agent, error.category), 0):
                 more = f", and {times - 1} like it" if times > 1 else ""
                 self._line(f"{step.agent} {step.query!r} ({step.user}{more}): {error}")
                 self._line(f"  next: {error.next_step}", "dim")
@@ -117,7 +122,7 @@ class Screen:
             (".venv/bin/paceline doctor", "sandbox, files, agents of this machine"),
         ]
         if not again:
-            steps.insert(0, ("make demo", "again: now results of this run come from disk"))
+            steps.insert(0, ("make demo", "again: now some results come from disk"))
         self._table(steps)
 
     def _table(self, rows: Sequence[tuple[str, ...]] | Iterator[tuple[str, ...]]) -> None:

@@ -8,7 +8,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, cast, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -18,17 +18,20 @@ from paceline.errors import ConfigError
 __all__ = [
     "AgentSettings",
     "CacheSettings",
+    "Given",
     "HistorySettings",
     "HostExecSettings",
     "RunSettings",
     "Settings",
+    "given",
     "load",
 ]
 
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(ge=0)]
-Limit = Annotated[float, Meta(gt=0)]
+# The bound also keeps out infinity, which clocks and timers cannot count.
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Limit = Annotated[float, Meta(gt=0, le=1e9)]
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,7 +67,8 @@ class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Agent modules."""
 
     dir: str = "agents"
-    """Directory of agent modules; relative to where Paceline is started."""
+    """Directory of agent modules; relative to where Paceline is started. Any other than the
+    default has to exist."""
     watch: bool = True
     """Reload a module when its file changes."""
     import_timeout_s: Limit = 10.0
@@ -98,18 +102,20 @@ class HostExecSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """The one directory that commands may name files in."""
     writes: bool = False
     """Allow the policy's rules that change the workspace."""
-    run_as: Count = 61_187
-    """User id that commands run as when Paceline runs as root."""
+    run_as: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 61_187
+    """User id that commands run as when Paceline runs as root; not 0, which is root."""
     timeout_s: Limit = 15.0
     """First limit of a command; adapts to what its kind of command takes."""
     slow_timeout_s: Limit = 30.0
     """The same for rules marked slow (find, grep)."""
     concurrency: AtLeastOne = 4
     max_queue: Count = 16
-    memory_bytes: AtLeastOne = 1024**3
-    output_bytes: AtLeastOne = 256 * 1024
-    """Kept of each output stream; a command that prints more is stopped."""
-    processes: AtLeastOne = 64
+    memory_bytes: Annotated[int, Meta(ge=16 * 1024**2)] = 1024**3
+    """Address space of each process; at least 16 MiB."""
+    output_bytes: Annotated[int, Meta(ge=1024)] = 256 * 1024
+    """Kept of each output stream; a command that prints more is stopped. At least 1 KiB."""
+    processes: Annotated[int, Meta(ge=2)] = 64
+    """Processes of one command at once; at least 2."""
     url: str = "http://127.0.0.1:9000"
     """Address of the service, in mode "service"."""
     token_file: str = ""
@@ -141,8 +147,39 @@ def load(
     `overrides` are `{section: {key: value}}`. Raises ConfigError naming the place of the
     unknown key or wrong value.
     """
-    tree: dict[str, dict[str, Any]] = {}
-    sources: dict[str, str] = {}
+    found = given(file=file, environ=environ, overrides=overrides)
+    tree: dict[str, dict[str, object]] = {}
+    for place, setting in found.items():
+        section, _, key = place.partition(".")
+        tree.setdefault(section, {})[key] = setting.value
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as exc:
+        place = str(exc).partition(" - at `$.")[2].rstrip("`")
+        where = f" (from {found[place].source})" if place in found else ""
+        raise ConfigError(
+            f"{place or 'settings'}: {str(exc).partition(' - at')[0]}{where}"
+        ) from exc
+
+
+class Given(NamedTuple):
+    """A value that overrides a default, unchecked, and where it is from."""
+
+    value: object
+    source: str
+
+
+def given(
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Mapping[str, object]] | None = None,
+) -> dict[str, Given]:
+    """What is not left at its default, by `section.key`; the last source of `load` counts.
+
+    Raises ConfigError for an unknown key and for a file that cannot be used.
+    """
+    found: dict[str, Given] = {}
     for source, values in (
         (str(file) if file else "", _read(file) if file else {}),
         ("the environment", _from_environment(environ or {})),
@@ -150,16 +187,8 @@ def load(
     ):
         for section, keys in values.items():
             _check_keys(section, keys, source)
-            tree.setdefault(section, {}).update(keys)
-            sources.update({f"{section}.{key}": source for key in keys})
-    try:
-        return msgspec.convert(tree, Settings, strict=False)
-    except msgspec.ValidationError as exc:
-        place = str(exc).partition(" - at `$.")[2].rstrip("`")
-        where = f" (from {sources[place]})" if place in sources else ""
-        raise ConfigError(
-            f"{place or 'settings'}: {str(exc).partition(' - at')[0]}{where}"
-        ) from exc
+            found.update({f"{section}.{key}": Given(keys[key], source) for key in keys})
+    return found
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

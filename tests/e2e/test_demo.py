@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.demo import __main__ as demo
+from examples.demo import __main__ as program
+from examples.demo import show as demo
 from examples.demo.screen import Screen
 
 
@@ -27,7 +28,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_demo_shows_what_paceline_does(shown: list[str]) -> None:
     """It shows the statistics of at least four agents, where results came from, the measured
     saving, one refusal, one time-out, one broken module, and what to try next; a second run shows
-    results that come from disk."""
+    results that come from disk. The numbers of where results came from add up to the calls."""
     first, second = shown
     for word in (
         "**Agent Performance Statistics**",
@@ -43,3 +44,19 @@ def test_the_demo_shows_what_paceline_does(shown: list[str]) -> None:
         assert word in first
     assert "from disk" not in first.split("Try next")[0]
     assert "from disk" in second.split("Try next")[0]
+    for text in shown:
+        sources = text.split("Where results came from")[1].split("What that saved")[0]
+        assert sum(int(row.split()[0]) for row in sources.splitlines() if row.strip()) == 60
+
+
+def test_the_demo_can_be_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends the demo with 130 and a word, not a traceback."""
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "main", interrupted)
+    assert program.main() == 130
+    assert "stopped" in capsys.readouterr().err

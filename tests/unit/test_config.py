@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 
-from paceline.config import Settings, load
+from paceline.config import Given, Settings, given, load
 from paceline.errors import ConfigError
 
 SECTIONS = get_type_hints(Settings)
@@ -105,6 +105,13 @@ def test_a_key_like_no_other_lists_all() -> None:
         ("cache", "hot_entries", -1),
         ("hostexec", "mode", "remote"),
         ("history", "retention_days", -1),
+        ("run", "timeout_s", float("inf")),
+        ("run", "drain_s", float("nan")),
+        ("cache", "default_ttl_s", 1e300),
+        ("hostexec", "run_as", 2**32),
+        ("hostexec", "memory_bytes", 1024**2),
+        ("hostexec", "output_bytes", 1),
+        ("hostexec", "processes", 1),
     ],
 )
 def test_a_wrong_value_says_where_it_is_from(
@@ -113,15 +120,25 @@ def test_a_wrong_value_says_where_it_is_from(
     """A value out of range or of the wrong type is an error with its place and source."""
     toml = f'"{value}"' if isinstance(value, str) else value
     file = write(tmp_path / "paceline.toml", f"[{section}]\n{key} = {toml}\n")
-    for source, given in (
+    for source, options in (
         (str(file), {"file": file}),
         ("the environment", {"environ": {f"PACELINE_{section}_{key}".upper(): str(value)}}),
         ("arguments", {"overrides": {section: {key: value}}}),
     ):
         with pytest.raises(ConfigError) as caught:
-            load(**given)
+            load(**options)
         assert str(caught.value).startswith(f"{section}.{key}: ")
         assert str(caught.value).endswith(f"(from {source})")
+
+
+def test_it_can_be_asked_where_values_are_from(tmp_path: Path) -> None:
+    """What overrides a default is told with its value and source, be the value right or not."""
+    file = write(tmp_path / "paceline.toml", "[run]\nthreads = 1\nmax_queue = 'many'\n")
+    found = given(file=file, environ={"PACELINE_RUN_THREADS": "2", "PACELINE_HOME": "/x"})
+    assert found == {
+        "run.threads": Given("2", "the environment"),
+        "run.max_queue": Given("many", str(file)),
+    }
 
 
 @pytest.mark.parametrize("text", ["run = 5", "[run", "\x00", "[[run]]\nthreads = 1"])

@@ -7,6 +7,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """What the `paceline` command runs; ends the process with its exit code."""
-    from paceline.cli.app import run  # noqa: PLC0415 (keeps `import paceline.cli` light)
+    try:
+        from paceline.cli.app import run  # noqa: PLC0415 (keeps `import paceline.cli` light)
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules were loaded, say
+        if sys.stderr is not None:
+            sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    sys.exit(code)

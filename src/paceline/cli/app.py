@@ -1,16 +1,18 @@
 """The commands and their options."""
 
+import io
 import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Final, cast
+from typing import Annotated, Any, Final, TextIO, cast, final
 
 import typer
+from typer.core import TyperCommand
 
-from paceline.cli.output import exit_code, line, problem
+from paceline.cli.output import FAILED, INTERRUPTED, TERMINATED, exit_code, line, note, problem
 from paceline.cli.place import Place
-from paceline.errors import PacelineError
+from paceline.errors import ConfigError, PacelineError
 
 __all__ = ["build", "run"]
 
@@ -22,28 +24,67 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _RUN_HELP: Final = """Run an agent.
 
-Exit codes: 0 ok, 1 the agent failed, 2 wrong usage, 3 refused by policy, 4 timed out.
+Exit codes: 0 ok, 1 the agent failed, 2 wrong usage, 3 refused by policy, 4 timed out,
+130 interrupted, 143 terminated.
 
   paceline run host_exec "uname -a"
 """
+_QUOTE: Final = 'Is it part of the input? Then quote that: paceline run host_exec "uname -a"'
+_STOPPED: Final = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
+_LEAST_S: Final = 0.001
+_YEAR_S: Final = 366 * 86_400
 
 
 def run(arguments: list[str]) -> int:
     """Runs the command line and returns the exit code."""
     # What matters of it is shown by the command itself.
     logging.getLogger("paceline").addHandler(logging.NullHandler())
+    if not _can_write():
+        return FAILED
+    try:
+        code = _finished(arguments)
+        if code in _STOPPED:
+            note(_STOPPED[code])
+        sys.stdout.flush()
+    except OSError as exc:
+        # Nothing more can be written, neither by us nor at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(exc, BrokenPipeError):  # then who read us has had enough (`| head`)
+            note(f"error: {exc.strerror or exc}" + (f": {exc.filename}" if exc.filename else ""))
+        return FAILED
+    return code
+
+
+def _finished(arguments: list[str]) -> int:
     try:
         build(drawn=sys.stdout.isatty())(arguments, prog_name="paceline")
     except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else 1
+        return exc.code if isinstance(exc.code, int) else FAILED
     except PacelineError as exc:
         problem(exc)
         return exit_code(exc)
-    except BrokenPipeError:
-        # Whoever read us has gone (`| head`); there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 0
+
+
+def _can_write() -> bool:
+    """Makes the standard streams take every text; False where there is no standard output."""
+    out, err = _stream("stdout"), _stream("stderr")
+    if err is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (until we end)
+    if out is None:
+        note("error: standard output is closed")
+    for stream in (out, err):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    return out is not None
+
+
+def _stream(name: str) -> TextIO | None:
+    """A standard stream, or None where it was closed before we were started."""
+    stream: TextIO | None = getattr(sys, name)
+    return stream
 
 
 def build(*, drawn: bool) -> typer.Typer:
@@ -58,7 +99,7 @@ def build(*, drawn: bool) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_where)
-    app.command("run", help=_RUN_HELP)(_run)
+    app.command("run", help=_RUN_HELP, cls=_RunCommand)(_run)
     app.command("agents")(_agents)
     app.command("reload")(_reload)
     app.command("stats")(_stats)
@@ -79,6 +120,20 @@ def build(*, drawn: bool) -> typer.Typer:
     return app
 
 
+@final
+class _RunCommand(TyperCommand):
+    """Says what to do where the options of a command were taken for ours."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As every command does."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as exc:
+            if type(exc).__name__ == "NoSuchOption":
+                exc.message += f". {_QUOTE}"
+            raise
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version  # noqa: PLC0415
@@ -97,10 +152,23 @@ def _where(
         typer.Option(metavar="DIR", help="State (default: $PACELINE_HOME, else ./.paceline)."),
     ] = None,
     version: Annotated[  # noqa: ARG001 (its callback does it)
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    context.obj = Place(os.environ, Path.cwd(), config=config, home=home)
+    try:
+        cwd = Path.cwd()
+    except FileNotFoundError as exc:
+        raise ConfigError(
+            "the working directory does not exist any more", next_step="Change to one that does."
+        ) from exc
+    context.obj = Place(os.environ, cwd, config=config, home=home)
+
+
+def _limit(seconds: float | None) -> float | None:
+    if seconds is not None and not _LEAST_S <= seconds <= _YEAR_S:  # false for nan, too
+        raise typer.BadParameter(f"{seconds:g} is not between {_LEAST_S} and {_YEAR_S} (a year)")
+    return seconds
 
 
 def _place(context: typer.Context) -> Place:
@@ -115,7 +183,8 @@ def _run(
     context: typer.Context,
     agent: Annotated[str, typer.Argument(help="Its name; `paceline agents` lists them.")],
     text: Annotated[
-        str, typer.Argument(metavar="INPUT", help="What to do; - reads standard input.")
+        str,
+        typer.Argument(metavar="INPUT", help="What to do, in quotes; - reads standard input."),
     ],
     *,
     agents: AgentDirs = None,
@@ -123,7 +192,8 @@ def _run(
         str | None, typer.Option(help="On whose behalf (default: the system's user).")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=0.001, help="Limit, waiting included.")
+        float | None,
+        typer.Option(metavar="SECONDS", callback=_limit, help="Limit, waiting included."),
     ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run it even if the result is known.")

@@ -1,24 +1,36 @@
 """`paceline run`: one call of one agent."""
 
-import asyncio
 import getpass
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final, TextIO
 
 import msgspec
 
 from paceline.call import Outcome
-from paceline.cli.output import exit_code, json_line, line, note, plain, problem_data
+from paceline.cli.completed import completed
+from paceline.cli.output import (
+    LONGEST_ERROR,
+    as_text,
+    exit_code,
+    json_line,
+    line,
+    note,
+    plain,
+    problem,
+    problem_data,
+)
 from paceline.cli.place import Place
-from paceline.errors import PacelineError
+from paceline.errors import CommandFailedError, InvalidInputError, PacelineError
 from paceline.hostexec.text import error_text
 from paceline.runtime import Runtime
 
 __all__ = ["Request", "run"]
 
-_LONGEST_INPUT = 1024 * 1024
-_MS = 1e6
+_LONGEST_INPUT: Final = 1024 * 1024
+_GIVE: Final = "Pipe text into it, or give the input as an argument."
+_MS: Final = 1e6
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,41 +45,70 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool = False
 
 
+class _Ran(msgspec.Struct, frozen=True):
+    """What came of the call, or why none was made; and what the runtime has to say."""
+
+    outcome: Outcome | None
+    error: PacelineError | None
+    notices: Sequence[str] = ()
+
+
 def run(place: Place, request: Request) -> int:
     """Runs it, shows what came of it, and returns the exit code."""
     user = request.user or _system_user()
+    query = request.text
     try:
-        outcome, notices = asyncio.run(_outcome(place, request, user))
+        if query == "-":
+            query = _input()
+        ran = completed(_ran(place, request, query, user))
     except PacelineError as exc:
-        if not request.as_json:
-            raise
-        json_line(_data(request.agent, user, None, exc))
-        return exit_code(exc)
-    for notice in notices:
+        ran = _Ran(None, exc)
+    for notice in ran.notices:
         note(f"note: {notice}")
     if request.as_json:
-        json_line(_data(request.agent, user, outcome, outcome.error))
-    elif outcome.error is not None:
-        note(error_text(outcome.error, request.text))
-    else:
-        line(_text(outcome.value))
-    return exit_code(outcome.error)
+        json_line(_data(request.agent, user, ran))
+    elif ran.outcome is None and ran.error is not None:
+        problem(ran.error)
+    elif ran.error is not None:
+        note(_error_text(ran.error, query))
+    elif ran.outcome is not None:
+        line(_text(ran.outcome.value))
+    return exit_code(ran.error)
 
 
-async def _outcome(place: Place, request: Request, user: str) -> tuple[Outcome, list[str]]:
+def _input() -> str:
+    """Standard input, in full. Raises InvalidInputError where it is too long or no text."""
+    stream: TextIO | None = sys.stdin
+    if stream is None:
+        raise InvalidInputError("standard input is closed", next_step=_GIVE)
+    try:
+        text = stream.read(_LONGEST_INPUT + 1)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidInputError(f"standard input cannot be read: {exc}", next_step=_GIVE) from exc
+    if len(text) > _LONGEST_INPUT:
+        raise InvalidInputError(
+            f"standard input is longer than {_LONGEST_INPUT:,} characters",
+            next_step="Give the agent a part of it, or the name of a file.",
+        )
+    return text
+
+
+async def _ran(place: Place, request: Request, query: str, user: str) -> _Ran:
     settings = place.settings({"agents": {"watch": False}})  # one call sees one version
     dirs = place.agent_dirs(settings, request.agents)
-    query = sys.stdin.read(_LONGEST_INPUT) if request.text == "-" else request.text
     runtime = Runtime(settings, agents=dirs, home=place.home.path, environ=place.environ)
     async with runtime:
-        outcome = await runtime.run(
-            request.agent,
-            query,
-            user=user,
-            timeout=request.timeout_s,
-            use_cache=request.cache,
-        )
-    return outcome, runtime.notices
+        try:
+            outcome = await runtime.run(
+                request.agent,
+                query,
+                user=user,
+                timeout=request.timeout_s,
+                use_cache=request.cache,
+            )
+        except PacelineError as exc:
+            return _Ran(None, exc, runtime.notices)
+    return _Ran(outcome, outcome.error, runtime.notices)
 
 
 def _system_user() -> str:
@@ -77,14 +118,12 @@ def _system_user() -> str:
         return "local"
 
 
-def _data(
-    agent: str, user: str, outcome: Outcome | None, error: PacelineError | None
-) -> dict[str, object]:
+def _data(agent: str, user: str, ran: _Ran) -> dict[str, object]:
     """The one object of `--json`."""
-    known = outcome or Outcome("", agent, source=None)  # type: ignore[arg-type]
+    known = ran.outcome or Outcome("", agent, source=None)  # type: ignore[arg-type]
     return {
         "value": plain(known.value),
-        "error": problem_data(error) if error is not None else None,
+        "error": problem_data(ran.error) if ran.error is not None else None,
         "source": known.source,
         "agent": agent,
         "user": user,
@@ -96,9 +135,15 @@ def _data(
     }
 
 
+def _error_text(error: PacelineError, query: str) -> str:
+    # The output of a command that failed has a bound of its own.
+    limit = None if isinstance(error, CommandFailedError) else LONGEST_ERROR
+    return error_text(error, query, limit=limit)
+
+
 def _text(value: object) -> str:
     """A value for people: text as it is, data as indented JSON."""
     data = plain(value) if type(value) in (dict, list, tuple) else None
-    if data is not None:
-        return msgspec.json.format(msgspec.json.encode(data, enc_hook=str)).decode()
-    return str(value).rstrip("\n")
+    if isinstance(data, (dict, list)):
+        return msgspec.json.format(msgspec.json.encode(data)).decode()
+    return as_text(value).rstrip("\n")

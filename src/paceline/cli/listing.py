@@ -1,11 +1,11 @@
 """`paceline agents` and `paceline reload`: which agents there are, and which cannot be used."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from paceline.agents.spec import AgentSpec
-from paceline.cli.output import FAILED, OK, json_line, line, note, problem_data, table
+from paceline.cli.completed import completed
+from paceline.cli.output import FAILED, OK, json_line, line, note, problem, problem_data, table
 from paceline.cli.place import Place
 from paceline.errors import StorageError
 from paceline.runtime import Runtime
@@ -15,7 +15,7 @@ __all__ = ["list_agents", "reload"]
 
 def list_agents(place: Place, dirs: Sequence[Path] | None, *, as_json: bool) -> int:
     """Shows every agent; 1 if a module cannot be used."""
-    runtime = asyncio.run(_loaded(place, dirs))
+    runtime = completed(_loaded(place, dirs))
     specs = sorted(runtime.registry.snapshot().values(), key=lambda spec: spec.name)
     broken = runtime.registry.broken
     if as_json:
@@ -35,17 +35,17 @@ def list_agents(place: Place, dirs: Sequence[Path] | None, *, as_json: bool) -> 
     for notice in runtime.notices:
         note(f"note: {notice}")
     for name, error in broken.items():
-        note(f"broken: {name}: {error}\n  next: {error.next_step}")
+        problem(error, f"broken: {name}")
     return FAILED if broken else OK
 
 
 def reload(place: Place, dirs: Sequence[Path] | None) -> int:
     """Loads every module afresh, says what came of it, and signals running processes."""
-    runtime = asyncio.run(_loaded(place, dirs))
+    runtime = completed(_loaded(place, dirs))
     _signal(place)
     line(f"{len(runtime.registry.snapshot())} agents loaded; running processes are told")
     for name, error in runtime.registry.broken.items():
-        note(f"broken: {name}: {error}\n  next: {error.next_step}")
+        problem(error, f"broken: {name}")
     return FAILED if runtime.registry.broken else OK
 
 

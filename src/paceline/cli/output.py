@@ -1,8 +1,12 @@
-"""What the command line shows: tables on a terminal, plain text in a pipe, one JSON on request."""
+"""What the command line shows: tables on a terminal, plain text in a pipe, one JSON on request.
+
+Values and errors of agents may hold anything. A pipe gets them as they are, a terminal nothing
+that could move its cursor, and JSON what JSON can carry.
+"""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TextIO
+from collections.abc import Iterable, Sequence
+from typing import Final, TextIO, cast
 
 import msgspec
 
@@ -12,13 +16,18 @@ from paceline.errors import (
     PacelineError,
     UsageError,
 )
+from paceline.hostexec.text import shorten
 
 __all__ = [
     "FAILED",
+    "INTERRUPTED",
+    "LONGEST_ERROR",
     "OK",
     "REFUSED",
+    "TERMINATED",
     "TIMED_OUT",
     "USAGE",
+    "as_text",
     "exit_code",
     "json_line",
     "line",
@@ -35,6 +44,14 @@ USAGE: Final = 2
 REFUSED: Final = 3
 TIMED_OUT: Final = 4
 INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+LONGEST_ERROR: Final = 2_000
+"""Characters of an error that are shown."""
+_INTEGERS: Final = range(-(2**63), 2**64)
+"""Those that JSON can carry here."""
+_NARROW: Final = 24
+"""Characters of a column that may be cut, on a terminal with too little room."""
 
 
 def exit_code(error: PacelineError | None) -> int:
@@ -50,17 +67,30 @@ def exit_code(error: PacelineError | None) -> int:
 
 def line(text: str = "") -> None:
     """One line of result."""
-    sys.stdout.write(f"{text}\n")
+    _write(sys.stdout, text)
 
 
 def note(text: str) -> None:
     """One line beside the result, which a pipe does not get."""
-    sys.stderr.write(f"{text}\n")
+    _write(sys.stderr, text)
 
 
-def problem(error: PacelineError) -> None:
+def _write(out: TextIO, text: str) -> None:
+    out.write(f"{_harmless(text) if out.isatty() else text}\n")
+
+
+def _harmless(text: str) -> str:
+    """With what is not printable written out, save the ends of lines and tabs."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def problem(error: PacelineError, what: str = "error") -> None:
     """An error, and what to do about it."""
-    note(f"error: {error}\n  next: {error.next_step}")
+    note(f"{what}: {shorten(as_text(error), LONGEST_ERROR)}\n  next: {error.next_step}")
 
 
 def problem_data(error: PacelineError) -> dict[str, str]:
@@ -75,17 +105,38 @@ def problem_data(error: PacelineError) -> dict[str, str]:
 
 def json_line(value: object) -> None:
     """One JSON object on one line. What JSON does not know is shown as text."""
-    line(msgspec.json.encode(plain(value), enc_hook=str).decode())
+    line(msgspec.json.encode(plain(value)).decode())
 
 
 def plain(value: object) -> object:
-    """A value as plain data; bytes that are text become text."""
+    """A value as data that JSON can carry. What has no such form is its text; bytes that are text
+    become text."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     try:
-        return msgspec.to_builtins(value, enc_hook=str, str_keys=True)
-    except (TypeError, ValueError, RecursionError):
-        return str(value)
+        return _portable(msgspec.to_builtins(value, enc_hook=as_text, str_keys=True))
+    except Exception:  # noqa: BLE001 (an agent's own class may do anything when it is looked at)
+        return as_text(value)
+
+
+def _portable(data: object) -> object:
+    if isinstance(data, dict):
+        items = cast("dict[object, object]", data).items()
+        return {as_text(key): _portable(value) for key, value in items}
+    if isinstance(data, list):
+        return [_portable(part) for part in cast("list[object]", data)]
+    if isinstance(data, str) or (isinstance(data, int) and data not in _INTEGERS):
+        return as_text(data)
+    return data
+
+
+def as_text(value: object) -> str:
+    """The text of any value, without what UTF-8 has no form for."""
+    try:
+        text = str(value)
+    except Exception as exc:  # noqa: BLE001 (as above; a very long integer has no text either)
+        text = f"<{type(value).__name__} without a text: {type(exc).__name__}>"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def table(
@@ -93,16 +144,21 @@ def table(
     rows: Iterable[Sequence[str]],
     *,
     empty: str = "",
+    whole: Sequence[str] = (),
 ) -> None:
-    """A table: drawn on a terminal, columns of text in a pipe."""
+    """A table: drawn on a terminal, columns of text in a pipe.
+
+    The columns named in `whole` are never broken, however narrow the terminal is; then the
+    others are cut.
+    """
     out: TextIO = sys.stdout
     cells = [[_visible(cell) for cell in row] for row in rows]
     if not cells:
         out.write(f"{empty}\n" if empty else "")
-        return
-    show: Callable[[Sequence[str], list[list[str]], TextIO], None]
-    show = _drawn if out.isatty() else _aligned
-    show(columns, cells, out)
+    elif out.isatty():
+        _drawn(columns, cells, whole, out)
+    else:
+        _aligned(columns, cells, out)
 
 
 def _visible(text: str) -> str:
@@ -110,17 +166,35 @@ def _visible(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
-def _drawn(columns: Sequence[str], rows: list[list[str]], out: TextIO) -> None:
+def _drawn(
+    columns: Sequence[str], rows: list[list[str]], whole: Sequence[str], out: TextIO
+) -> None:
     from rich.console import Console  # noqa: PLC0415 (only a terminal needs it)
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    console = Console(file=out, highlight=False)
+    least = sum(2 + _width(n, column, rows, whole) for n, column in enumerate(columns))
+    narrow = bool(whole) and least > console.width
     drawing = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        drawing.add_column(column, overflow="fold")
+    for n, column in enumerate(columns):
+        drawing.add_column(
+            column,
+            overflow="ellipsis" if narrow else "fold",
+            no_wrap=narrow or column in whole,
+            max_width=_width(n, column, rows, whole) if narrow else None,
+        )
     for row in rows:
         drawing.add_row(*(Text(cell) for cell in row))
-    Console(file=out, highlight=False).print(drawing)
+    if narrow:  # then the terminal breaks the lines, not we the words
+        console.size = least, console.height
+    console.print(drawing)
+
+
+def _width(n: int, column: str, rows: list[list[str]], whole: Sequence[str]) -> int:
+    """The room that a column needs, or is given where there is too little."""
+    longest = max(len(column), *(len(row[n]) for row in rows))
+    return longest if column in whole else min(longest, _NARROW)
 
 
 def _aligned(columns: Sequence[str], rows: list[list[str]], out: TextIO) -> None:

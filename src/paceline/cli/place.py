@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
-from paceline.config import Settings, load
+from paceline.config import AgentSettings, Given, Settings, given, load
 from paceline.errors import ConfigError
 from paceline.home import Home
 
@@ -42,11 +42,24 @@ class Place:
         """All settings, with `overrides` as {section: {key: value}}. Raises ConfigError."""
         return load(file=self.config, environ=self.environ, overrides=overrides)
 
+    def given(self) -> dict[str, Given]:
+        """The settings that are not left at their defaults. Raises ConfigError."""
+        return given(file=self.config, environ=self.environ)
+
     def agent_dirs(self, settings: Settings, chosen: Sequence[Path] | None) -> list[Path]:
-        """The directories of agent modules. Raises ConfigError for a chosen one that is none."""
+        """The directories of agent modules. Raises ConfigError for one that was chosen, here or in
+        the settings, and is none."""
         for directory in chosen or ():
             if not directory.is_dir():
                 raise ConfigError(
                     f"--agents {directory} is not a directory", next_step="Name one that exists."
                 )
-        return list(chosen) if chosen else [Path(settings.agents.dir)]
+        if chosen:
+            return list(chosen)
+        directory = Path(settings.agents.dir)
+        if settings.agents.dir != AgentSettings().dir and not directory.is_dir():
+            raise ConfigError(
+                f"agents.dir = {settings.agents.dir!r} is not a directory",
+                next_step="Correct the setting, or make the directory.",
+            )
+        return [directory]

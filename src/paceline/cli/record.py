@@ -1,6 +1,7 @@
 """`paceline stats` and `paceline history`: what calls did so far."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
@@ -13,7 +14,9 @@ from paceline.metrics.report import data, report, verbose
 
 __all__ = ["Filter", "history", "stats"]
 
-_MS = 1e6
+_MS: Final = 1e6
+_SHOWN: Final = 80
+"""Characters of an input or message that a table shows."""
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,8 +32,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 def stats(place: Place, *, in_full: bool, as_json: bool) -> int:
     """The statistics of all calls in the history."""
     collector = MetricsCollector()
-    if place.home.history.exists():
-        SqliteReader(place.home.history).fold(collector.add)
+    SqliteReader(place.home.history).fold(collector.add)
     snapshot = collector.snapshot()
     if as_json:
         json_line(data(snapshot))
@@ -49,17 +51,18 @@ def history(place: Place, wanted: Filter, *, as_json: bool) -> int:
         for record in records:
             json_line(record)
         return OK
+    narrowed = bool(wanted.agent or wanted.user or wanted.errors)
+    why = ("why",) if wanted.errors else ()
     table(
-        ("id", "when", "agent", "user", "source", "ms", "result", "input"),
-        [_row(record) for record in records],
-        empty="no calls yet; make one with `paceline run`",
+        ("id", "when", "agent", "user", "source", "ms", "result", "input", *why),
+        [(*_row(record), *(_cut(record.message or "") for _ in why)) for record in records],
+        empty="no calls match" if narrowed else "no calls yet; make one with `paceline run`",
+        whole=("id", "when", "agent", "source", "ms", "result"),
     )
     return OK
 
 
 def _records(place: Place, wanted: Filter) -> list[Record]:
-    if not place.home.history.exists() and wanted.call is None:
-        return []
     store = SqliteReader(place.home.history)
     if wanted.call is not None:
         return [store.get(wanted.call)]
@@ -77,8 +80,12 @@ def _row(record: Record) -> tuple[str, ...]:
         record.source,
         f"{record.total_ns / _MS:,.2f}",
         record.category or "ok",
-        _input(record)[:80],
+        _cut(_input(record)),
     )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def _input(record: Record) -> str:
@@ -103,4 +110,4 @@ def _show(record: Record) -> None:
 
 def _when(record: Record) -> str:
     at = datetime.fromtimestamp(record.at_ns / 1e9, UTC).astimezone()
-    return at.isoformat(sep=" ", timespec="seconds")[:19]
+    return at.isoformat(sep=" ", timespec="seconds")
