@@ -35,7 +35,7 @@ from paceline.call import (
 )
 from paceline.clock import Clock, SystemClock
 from paceline.config import Settings
-from paceline.errors import InvalidInputError, PacelineError, RuntimeClosedError
+from paceline.errors import InvalidInputError, PacelineError, RuntimeClosedError, UsageError
 from paceline.home import Home
 from paceline.hostexec.setup import host_agent
 from paceline.metrics.collector import MetricsCollector
@@ -307,6 +307,11 @@ class Runtime:
         `name` defaults to the function's. Without `effect` its results are never stored and its
         calls never repeated. Raises AgentLoadError for options that cannot be.
         """
+
+        if callable(name):
+            raise UsageError(
+                "@runtime.agent is used without parentheses", next_step="Write @runtime.agent()."
+            )
 
         def register(function: F) -> F:
             self.registry.add(function_spec(function, name=name, **options))

@@ -436,6 +436,8 @@ async def test_a_decorated_function_stays_a_function(make: Callable[..., Runtime
         assert (await runtime.run("double", "2")).source is Source.HOT
         with pytest.raises(PacelineError, match="timout"):
             runtime.agent("wrong", timout=3)(twice)  # type: ignore[call-arg]
+        with pytest.raises(PacelineError, match="parentheses"):
+            runtime.agent(twice)  # type: ignore[arg-type]
 
 
 async def test_a_failing_plan_is_a_failed_call(make: Callable[..., Runtime]) -> None:

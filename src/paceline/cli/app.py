@@ -309,7 +309,7 @@ def _explain(
 
 
 def _audit(context: typer.Context) -> None:
-    """Check that no line of the audit log was changed or removed."""
+    """Check that each line of the audit log still follows from the one before it."""
     from paceline.cli.hostexec import audit  # noqa: PLC0415
 
     _end(audit(_place(context)))
