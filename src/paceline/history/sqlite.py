@@ -50,6 +50,8 @@ _REMOVE: Final = (
     "DELETE FROM calls WHERE seq IN (SELECT seq FROM calls ORDER BY at_ns, seq LIMIT ?)"
 )
 _LAST_CHARACTER: Final = "\U0010ffff"
+_MAX_PENDING: Final = 50_000
+"""Calls that may wait to be written: seconds of the fastest caller, some tens of megabytes."""
 _CHUNK: Final = 10_000
 """Rows removed in one transaction, so that no other process has to wait long."""
 
@@ -181,7 +183,7 @@ class SqliteHistory:
         self._on_loss = on_loss
         self._reader = SqliteReader(path)
         schema = msgspec.structs.replace(_SCHEMA, max_bytes=max_bytes)
-        self._writer = BatchWriter(path, schema, on_loss=self._tell)
+        self._writer = BatchWriter(path, schema, on_loss=self._tell, max_pending=_MAX_PENDING)
 
     @property
     def lost(self) -> int:
