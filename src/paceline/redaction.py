@@ -5,7 +5,7 @@ the exact secrets it was told of and everything that has the form of a credentia
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, cast, final
 
 __all__ = ["MASK", "Redactor", "Secret", "environment_secrets"]
@@ -19,29 +19,40 @@ _NAMES: Final = (
     r"(?:(?<![A-Za-z0-9_.-])[A-Za-z0-9_.-]*(?:passw(?:or)?d|passwd|secret|token|api[_-]?key|apikey|access[_-]?key"
     r"|private[_-]?key|credential|authorization|cookie|session[_-]?key))"
 )
-# Each pattern keeps its group `keep` and masks the rest of the match.
+_VALUE: Final = r"(?:\"[^\"]++\"|'[^']++'|[\"']?+[^\s\"',;&}\])]++)"
+# Each pattern keeps its named group and masks the rest of the match.
 _FORMS: Final = re.compile(
     "|".join(
         (
-            # a named credential: password=x, "api_key": "x", --token x, X-Exec-Token: x
+            # a named credential: password=x, "api_key": "x", token x1, X-Exec-Token: x
             (
-                rf"(?P<named>(?i:{_NAMES})[\"']?(?:\s*[:=]\s*|\s+(?=\S*\d))(?i:bearer\s+|basic\s+)?)"
-                r"(?:\"[^\"]+\"|'[^']+'|[^\s\"',;&}\])]+)"
+                rf"(?P<named>(?i:{_NAMES})[\"']?(?:\s*[:=]\s*|\s++(?=\S*\d))(?i:bearer\s+|basic\s+)?)"
+                rf"{_VALUE}"
             ),
-            r"(?P<bearer>(?i:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}",
+            # behind an option any word is its value: --password x
+            rf"(?P<option>(?<!\S)(?=-)(?i:{_NAMES})\s++(?!-)){_VALUE}",
+            # short names, where nothing but a value can be meant; PWD=/home is a directory
+            rf"(?P<short>(?<![A-Za-z0-9_.-])(?i:pass|pwd)\s*+=\s*+(?!/)){_VALUE}",
+            r"(?P<user>(?<!\S)(?:-u|--user)(?:\s++|=)[^\s:/]++:)\S++",
+            r"(?P<bearer>(?i:bearer|basic)\s++)[A-Za-z0-9._~+/=-]{8,}+",
             # userinfo of an address: scheme://user:password@host
-            r"(?P<url>[a-z][a-z0-9+.-]{0,30}://[^\s/:@]*:)[^\s/@]+(?=@)",
+            r"(?P<url>[a-z][a-z0-9+.-]{0,30}://[^\s/:@]*+:)[^\s/@]++(?=@)",
             r"(?P<pem>-----BEGIN [A-Z ]*PRIVATE KEY-----)[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
             # keys that announce their maker
             (
                 r"(?P<maker>\b(?:sk-(?:ant-|proj-)?|gh[pousr]_|github_pat_|xox[abeprs]-|glpat-|hf_|AIza|npm_))"
-                r"[A-Za-z0-9_-]{10,}"
+                r"[A-Za-z0-9_-]{10,}+"
             ),
             r"(?P<aws>\b(?:AKIA|ASIA))[A-Z0-9]{16}\b",
-            r"(?P<jwt>\beyJ)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+            # Looked for only where its word begins, as the names are.
+            (
+                r"(?P<jwt>(?<![A-Za-z0-9_-])eyJ)"
+                r"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+"
+            ),
         )
     )
 )
+_PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}+[:=]?+")
 _SECRET_NAME: Final = re.compile(rf"(?i)^{_NAMES}$")
 
 
@@ -104,6 +115,22 @@ class Redactor:
         if self._known is not None:
             text = self._known.sub(MASK, text)
         return _FORMS.sub(_mask, text)
+
+    def words(self, argv: Sequence[str]) -> list[str]:
+        """The words of a command, as many as there are, with every secret in them masked.
+
+        Each is judged alone, or whole by the one word before it, so that none can hide those
+        that follow.
+        """
+        return [self._word(*pair) for pair in zip(("", *argv), argv, strict=False)]
+
+    def _word(self, before: str, word: str) -> str:
+        if _PLAIN_WORD.fullmatch(before):
+            pair, kept = self.text(f"{before} {word}"), f"{before} "
+            if pair != kept + word and pair.startswith(kept):
+                shown = pair.removeprefix(kept)
+                return MASK if shown.startswith(MASK) else shown
+        return self.text(word)
 
     def data(self, value: object) -> object:
         """Plain data with every secret in it masked, also where only the key gives it away.

@@ -103,11 +103,15 @@ class Runtime:
         agents: Sequence[Path | str] | None = None,
         home: Path | str | None = None,
         persist: bool = True,
+        config: Path | None = None,
         environ: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """Starts nothing and reads nothing; `async with` does."""
+        """Starts nothing and reads nothing; `async with` does.
+
+        `config` is the file the settings came from: host commands may not change it.
+        """
         self.settings = settings or Settings()
         self.notices: list[str] = []
         """What is not as it should be but did not stop the runtime, in words for a person."""
@@ -116,6 +120,7 @@ class Runtime:
         ]
         self._home = Home(Path(home)) if home is not None else None
         self._persist = persist
+        self._guarded = [config] if config is not None else []
         self._environ = environ
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 (spreads retries; guards nothing)
@@ -222,6 +227,7 @@ class Runtime:
                 clock=self._clock,
                 redactor=redactor,
                 on_warning=self.notices.append,
+                guarded=self._guarded,
             )
             self.registry.add_object(_HOST_EXEC, agent)
         except PacelineError as exc:

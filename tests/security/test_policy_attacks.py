@@ -1,5 +1,6 @@
 """What must never be allowed: the corpus of attacks, and the list of cases A-1 to A-26."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -434,6 +435,11 @@ def test_a_policy_that_cannot_be_used_leaves_the_last_good_one(tmp_path: Path) -
     assert "larger" in file.problem
     path.write_bytes(b"\xff")
     assert not file.refresh()
+    for make in (os.mkfifo, os.mkdir):  # opening a pipe would wait for its other end
+        path.unlink()
+        make(path)
+        assert not file.refresh()
+        assert "not a regular file" in file.problem
     assert len(file.policy.rules) == 2
 
 

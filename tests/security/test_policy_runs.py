@@ -162,18 +162,18 @@ async def test_commands_that_change_do_so_in_the_workspace(host: Make, directory
 async def test_changes_stay_out_of_the_repository_and_of_other_places(
     host: Make, directory: Path
 ) -> None:
-    """An allowed change of what is protected fails, and a link does not lead out."""
+    """A change of what is protected is refused or fails, and a link does not lead out. (B-29)"""
     fill(directory)
     (directory / "out").symlink_to("/etc")
     runner = host()
-    for line in (
-        "rm -rf .git",
-        "touch .git/hooks/post-checkout",
-        "touch out/new",
-        "tee paceline.toml",
-    ):
+    for line in ("rm -rf .git", "touch .git/hooks/post-checkout", "touch sub/.git/config"):
+        with pytest.raises(CommandDeniedError):
+            await run(runner, line)
+    for line in ("touch out/new", "tee paceline.toml", "mkdir .paceline", "mv .paceline x"):
         with pytest.raises(CommandFailedError):
             await run(runner, line)
+    assert not (directory / ".paceline").exists()
+    assert not (directory / "paceline.toml").exists()
     assert (directory / ".git" / "HEAD").exists()
     assert not (directory / "out" / "new").exists()
     with pytest.raises(CommandFailedError):

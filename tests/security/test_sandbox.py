@@ -1,5 +1,6 @@
 """What a command in the strongest sandbox cannot reach, tried for real."""
 
+import asyncio
 import fcntl
 import os
 import socket
@@ -27,6 +28,10 @@ def _repository(directory: Path) -> None:
     (directory / "a.txt").write_text("one\n")
     subprocess.run((*git, "add", "a.txt"), check=True)
     subprocess.run((*git, "commit", "-q", "-m", "first"), check=True)
+
+
+def _found(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
 
 
 def _open_all(directory: Path) -> None:
@@ -103,8 +108,10 @@ async def test_protected_parts_stay_as_they_are(
     assert not (directory / ".git/hooks/pre-commit").exists()
     assert not (directory / "elsewhere").exists()
     assert not (directory / "sub/agents/evil.py").exists()
-    assert (directory / "paceline.toml").read_text() == ("[run]\n" if existed else "")
-    if existed:
+    if not existed:
+        assert _found(directory) == {"allowed.txt"}
+    else:
+        assert (directory / "paceline.toml").read_text() == "[run]\n"
         assert (directory / "sub/agents/a.py").read_text() == "x = 1\n"
         assert "x" not in (directory / ".git/config").read_text().split()
 
@@ -116,6 +123,45 @@ async def test_a_protected_link_refuses_writing_commands(shell: Make, directory:
     with pytest.raises(SandboxError, match="symbolic link"):
         await shell(effect="write").sh("echo never > ran")
     assert not (directory / "ran").exists()
+
+
+async def test_commands_at_once_keep_each_others_guards(shell: Make, directory: Path) -> None:
+    """A command that ends does not take away what guards another that still runs. (B-29)"""
+    host = shell(effect="write")
+    long = asyncio.ensure_future(
+        host.sh("touch here; while [ -e here ]; do :; done; mkdir .git/hooks; mkdir .paceline")
+    )
+    while not (directory / "here").exists():
+        await asyncio.wait({long}, timeout=0.01)
+    await host.sh("rm here")
+    result = await long
+    assert "Read-only file system" in result.stderr
+    assert not _found(directory)
+
+
+@pytest.mark.parametrize("effect", ["read", "write"])
+async def test_state_behind_a_link_is_not_readable(
+    shell: Make, directory: Path, effect: str
+) -> None:
+    """State that is reached through a symbolic link, inside the workspace or outside of it, is as
+    hidden where it really is; a link that could be replaced lets no command write."""
+    (directory / "real").mkdir()
+    (directory / "real/token").write_text("hush")
+    (directory / "real/token").chmod(0o644)
+    with open_directory() as elsewhere:
+        (elsewhere / "way").symlink_to(directory / "real")
+        host = shell(effect=effect)
+        host.host.workspace = Workspace.guarding(directory, unseen=[elsewhere / "way"])
+        result = await host.sh("cat real/token; ls -A real; echo end")
+        assert result.stdout == "end\n"
+        (directory / ".paceline").symlink_to("real/")
+        host.host.workspace = Workspace.guarding(directory)
+        if effect == "write":
+            with pytest.raises(SandboxError, match="symbolic link"):
+                await host.sh("true")
+        else:
+            result = await host.sh("cat real/token .paceline/token; echo end")
+            assert result.stdout == "end\n"
 
 
 async def test_our_own_state_is_not_readable(shell: Make, directory: Path) -> None:

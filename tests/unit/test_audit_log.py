@@ -7,10 +7,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paceline.clock import SystemClock
 from paceline.errors import AuditError
 from paceline.hostexec.audit import AuditLog, first_break
+from paceline.redaction import MASK
 from paceline.testing.virtual_time import VirtualClock
 
 
@@ -89,6 +92,37 @@ def test_a_line_is_one_line_of_plain_characters(tmp_path: Path) -> None:
     assert data.count(b"\n") == 1
     assert all(0x20 <= byte < 0x7F for byte in data.rstrip(b"\n"))
     assert json.loads(data)["argv"] == [nasty]
+
+
+@pytest.mark.parametrize(
+    ("argv", "masked"),
+    [
+        (["rm", "token='", "a", "important", "'"], ["rm", "token='", "a", "important", "'"]),
+        (
+            ["rm", "-----BEGIN PRIVATE KEY-----", "a", "b/c"],
+            ["rm", f"-----BEGIN PRIVATE KEY-----{MASK}", "a", "b/c"],
+        ),
+        (["x", 'password="hush', "y"], ["x", f"password={MASK}", "y"]),
+        (["x", "--password", "correcthorse", "y"], ["x", "--password", MASK, "y"]),
+        (["x", "--token", "two words", "y"], ["x", "--token", MASK, "y"]),
+        (["x", "--token", "--verbose", "y"], ["x", "--token", "--verbose", "y"]),
+        (["x", "Authorization:", "Bearer", "abcdefgh"], ["x", "Authorization:", MASK, MASK]),
+        (["curl", "-u", "bob:SECRET", "y"], ["curl", "-u", f"bob:{MASK}", "y"]),
+        (["x", "pass=hunter", "pwd=hunter"], ["x", f"pass={MASK}", f"pwd={MASK}"]),
+        (["rm", "a\nb", MASK, f"{MASK}x"], ["rm", "a\nb", MASK, f"{MASK}x"]),
+        ([], []),
+    ],
+)
+def test_no_word_hides_those_behind_it(tmp_path: Path, argv: list[str], masked: list[str]) -> None:
+    """Every word of a command is in the log, masked by its own form or by the one word before it
+    that names a credential."""
+    assert _log(tmp_path / "audit.jsonl").mask(argv) == masked
+
+
+@given(st.lists(st.text("'\"=: -\ntokenpasBEGIN", max_size=12), max_size=8))
+def test_masking_keeps_the_number_of_words(argv: list[str]) -> None:
+    """Whatever is masked, there are as many words as before."""
+    assert len(_log(Path("unused")).mask(argv)) == len(argv)
 
 
 def test_a_torn_last_line_is_closed_and_shows(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def _stale(read: str, write: str) -> bool:
 TTLS = {
     3600: ["uname -a", "cat /etc/os-release", "nproc", "lscpu", "hostname"],
     300: ["fastfetch"],
-    60: ["df -h", "ps aux", "top", "uptime", "free -m", "du -sh src"],
-    0: ["cat README.md", "ls", "ls -la", "head a", "wc -l a", "find .", "grep -rn x .", "rg x", "date",
+    60: ["df -h", "ps aux", "top", "uptime", "free -m"],
+    0: ["cat README.md", "ls", "ls -la", "head a", "wc -l a", "find .", "grep -rn x .", "rg x", "date", "du -sh src",
         "git status", "git log", "cat /proc/loadavg", "echo x", "pwd", "stat a"],
 }  # fmt: skip
 
@@ -59,6 +59,10 @@ def test_facts_of_the_system_are_shared_and_those_of_files_are_not() -> None:
     """The rule says who shares a result. (S1-10, X-04)"""
     assert _plan("uname").scope is ScopeLevel.GLOBAL
     assert _plan("cat a").scope is None
+    shared = [rule for rule in POLICY.rules if rule.scope is ScopeLevel.GLOBAL]
+    assert shared
+    assert not [rule.id for rule in shared if rule.workspace or rule.reads == "all"]
+    assert not [rule.id for rule in POLICY.rules if rule.workspace and rule.ttl_s]
 
 
 NEARNESS = [
@@ -83,6 +87,7 @@ NEARNESS = [
     ("rg x", "touch a", True),
     ("find src", "touch src/a", True),
     ("find src", "touch a", False),
+    ("du -sh", "rm -rf src", True),
     ("git status", "touch a", True),
     ("git diff -- b", "touch a", True),
     ("uname -a", "rm -rf x", False),

@@ -52,7 +52,8 @@ def test_every_end_has_its_kind(ended: Ended, expected: Ending) -> None:
 def test_every_failure_is_told(
     kind: ExitKind, code: int | None, category: Category, words: str
 ) -> None:
-    """The error says in words what happened, and has the category that metrics go by. (S1-21)"""
+    """The error says in words what happened and what to do about the limit that was met, and has
+    the category that metrics go by. (S1-21)"""
     result = CommandResult(
         id="1",
         command="ls nope",
@@ -71,7 +72,14 @@ def test_every_failure_is_told(
     assert error.message.startswith(words)
     assert error.category is category
     assert error.result is result
-    assert error.next_step == error.advice
+    assert error.next_step == {
+        "timeout": "Ask for less at once, or raise hostexec.timeout_s"
+        " (slow_timeout_s for find, grep).",
+        "output_limit": "Ask for less (head, tail, -n, -m), or raise hostexec.output_bytes.",
+        "memory_limit": "Ask for less at once, or raise hostexec.memory_bytes.",
+        "cpu_limit": "Ask for less at once: this limit is fixed.",
+        "file_limit": "Write less into one file: this limit is fixed.",
+    }.get(kind, "The command's own messages (stderr) say why.")
 
 
 @pytest.mark.parametrize(

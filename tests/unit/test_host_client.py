@@ -190,6 +190,10 @@ async def check_deadline() -> None:
         assert len(host.asked) == 1
         await client.run(("a",))
         assert (host.asked[1]["timeout_s"], host.asked[1]["deadline_ns"]) == (None, None)
+        far_ns = clock.monotonic_ns() + 10**16
+        await client.run(("a",), timeout_s=1e9, deadline_ns=far_ns)
+        assert host.asked[2]["timeout_s"] == 86_400.0  # more than a day is as good as for ever
+        assert host.asked[2]["deadline_ns"] <= SystemClock().monotonic_ns() + 86_400 * 10**9
 
 
 async def test_the_deadline_goes_with_the_command() -> None:

@@ -119,6 +119,33 @@ def test_changes_need_to_be_switched_on() -> None:
     assert reason(off, "touch /etc/a") == "argument_not_allowed"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cp a vendor/foo/.git/hooks/post-checkout",
+        "mv a vendor/.git",
+        "touch ./vendor/.GIT/config",
+        "rm -rf .git",
+        "mkdir -p a/.git/hooks",
+        "dd if=a of=b/.git/config",
+        "tee -a b/.git/config",
+    ],
+)
+def test_no_repository_is_changed(line: str) -> None:
+    """No command writes into a `.git`, that of the workspace or of any repository below it, however
+    it is spelled; names that are only similar can be written. (B-28, B-29)"""
+    assert reason(POLICY, line) in {"argument_not_allowed", "bad_option_value"}
+    assert reason(POLICY, line.replace(".git", ".github").replace(".GIT", ".gitx")) == ""
+
+
+def test_what_is_switched_off_is_understood_all_the_same() -> None:
+    """What a command would do is known also where it may not run here."""
+    off = default(writes=False)
+    assert off.understand(["rm", "a"]).writes == ("a",)
+    with pytest.raises(CommandDeniedError):
+        off.understand(["rm", "/a"])
+
+
 def test_what_is_not_installed_is_told_as_that() -> None:
     """An allowed command whose program is missing is refused with the places that were tried."""
     text = '[[command]]\nid = "x"\nargv = ["tool"]\nexe = ["/opt/a/tool", "/opt/b/tool"]\n'

@@ -38,7 +38,8 @@ async def examine_host(
     if os.path.lexists(token):  # noqa: ASYNC240 (whoever serves commands from here has one)
         yield checked("service token", lambda: _token(token))
     try:
-        workspace = open_workspace(settings, place.home, dirs)
+        config = [place.config] if place.config is not None else []
+        workspace = open_workspace(settings, place.home, dirs, config)
         sandbox = await choose_sandbox(settings.sandbox, run_as=settings.run_as)
         yield Finding(
             "sandbox", "warning" if sandbox.warning else "ok", sandbox.warning or sandbox.level

@@ -96,7 +96,13 @@ def _input() -> str:
 async def _ran(place: Place, request: Request, query: str, user: str) -> _Ran:
     settings = place.settings({"agents": {"watch": False}})  # one call sees one version
     dirs = place.agent_dirs(settings, request.agents)
-    runtime = Runtime(settings, agents=dirs, home=place.home.path, environ=place.environ)
+    runtime = Runtime(
+        settings,
+        agents=dirs,
+        home=place.home.path,
+        config=place.config,
+        environ=place.environ,
+    )
     async with runtime:
         try:
             outcome = await runtime.run(

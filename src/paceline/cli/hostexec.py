@@ -2,20 +2,33 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
+import shlex
 import signal
+from collections.abc import Generator
 from pathlib import Path
+from typing import final
 
 from paceline.cli.output import FAILED, OK, exit_code, json_line, line, note, table
 from paceline.cli.place import Place
 from paceline.clock import SystemClock
+from paceline.config import Settings
 from paceline.errors import CommandDeniedError, InvalidInputError, PolicyError
 from paceline.hostexec.audit import first_break
 from paceline.hostexec.effects import plan
 from paceline.hostexec.executor import HostExec
 from paceline.hostexec.policy.decision import Policy
 from paceline.hostexec.policy.file import PolicyFile
-from paceline.hostexec.setup import embedded_host, load_policy, open_workspace, token_file
+from paceline.hostexec.result import visible
+from paceline.hostexec.sandbox.workspace import Workspace
+from paceline.hostexec.setup import (
+    embedded_host,
+    load_policy,
+    open_workspace,
+    policy_file,
+    token_file,
+)
 from paceline.redaction import Redactor, environment_secrets
 
 __all__ = ["audit", "check", "explain", "rules", "serve"]
@@ -34,17 +47,18 @@ async def _serve(place: Place, host: str, port: int, *, allow_remote: bool) -> i
 
     all_settings = place.settings()
     settings, clock = all_settings.hostexec, SystemClock()
-    policy = load_policy(settings)
+    policy = policy_file(settings)
     file = token_file(settings, place.home)
     place.home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     token = read_or_create_token(file)
+    redactor = Redactor([token, *environment_secrets(place.environ)])
     embedded = embedded_host(
         settings,
-        policy=policy,
-        workspace=open_workspace(settings, place.home, place.agent_dirs(all_settings, None)),
+        policy=policy.policy if policy else load_policy(settings),
+        workspace=_workspace(place, all_settings),
         home=place.home,
         clock=clock,
-        redactor=Redactor([token, *environment_secrets(place.environ)]),
+        redactor=redactor,
         on_warning=lambda text: note(f"WARNING: {text}"),
     )
     opened = await embedded.opened()
@@ -58,14 +72,51 @@ async def _serve(place: Place, host: str, port: int, *, allow_remote: bool) -> i
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(service, host=host, port=port, allow_remote=allow_remote) as url:
-        line(f"host commands at {url} (sandbox: {opened.sandbox.level}); stop with Ctrl-C")
-        line(f'  curl -H "X-Exec-Token: $(cat {file})" -H "Content-Type: application/json" \\')
-        line(f'    -d \'{{"argv": ["uname", "-a"]}}\' {url}/v1/exec')
-        if settings.policy:
-            await _follow(PolicyFile(Path(settings.policy), writes=settings.writes), opened, stop)
-        await stop.wait()
+    serving = running(service, host=host, port=port, allow_remote=allow_remote)
+    with _errors_shown(redactor):
+        async with serving as url:
+            line(f"host commands at {url} (sandbox: {opened.sandbox.level}); stop with Ctrl-C")
+            line(f'  curl -H "X-Exec-Token: $(cat {file})" -H "Content-Type: application/json" \\')
+            line(f'    -d \'{{"argv": ["uname", "-a"]}}\' {url}/v1/exec')
+            if policy:
+                await _follow(policy, opened, stop)
+            await stop.wait()
     return OK
+
+
+@contextlib.contextmanager
+def _errors_shown(redactor: Redactor) -> Generator[None]:
+    """While the block runs, errors in the service itself are told beside its output."""
+    log, told = logging.getLogger("paceline.hostexec"), _ErrorNotes(redactor)
+    log.addHandler(told)
+    try:
+        yield
+    finally:
+        log.removeHandler(told)
+
+
+@final
+class _ErrorNotes(logging.Handler):
+    """One line for each error: what it is and the id that the client was given."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__(logging.ERROR)
+        self._redactor = redactor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes it, its exception in short, no secrets and no control characters."""
+        what = record.exc_info[1] if record.exc_info else None
+        why = f": {type(what).__name__}: {what}" if what else ""
+        note(visible(self._redactor.text(f"ERROR: {record.getMessage()}{why}")))
+
+
+def _workspace(place: Place, settings: Settings) -> Workspace:
+    return open_workspace(
+        settings.hostexec,
+        place.home,
+        place.agent_dirs(settings, None),
+        [place.config] if place.config else [],
+    )
 
 
 async def _follow(file: PolicyFile, host: HostExec, stop: asyncio.Event) -> None:
@@ -125,16 +176,17 @@ def explain(place: Place, command: str) -> int:
     """Whether the policy allows a command, and how its result is treated."""
     settings = place.settings()
     policy = load_policy(settings.hostexec)
+    redactor = Redactor(environment_secrets(place.environ))
     try:
         granted = policy.decide_line(command)
     except (CommandDeniedError, InvalidInputError) as exc:
         reason = f" ({exc.reason})" if isinstance(exc, CommandDeniedError) else ""
-        line(f"refused{reason}: {exc}\n  next: {exc.next_step}")
+        line(visible(redactor.text(f"refused{reason}: {exc}")))
+        line(visible(redactor.text(f"  next: {exc.next_step}")))
         return exit_code(exc)
-    workspace = open_workspace(settings.hostexec, place.home, place.agent_dirs(settings, None))
-    planned = plan(granted, workspace)
+    planned = plan(granted, _workspace(place, settings))
     line(f"allowed by rule {granted.rule.id}")
-    line(f"  runs:    {' '.join(granted.argv)}")
+    line(f"  runs:    {visible(shlex.join(redactor.words(granted.argv)))}")
     line(f"  effect:  {planned.effect.kind}")
     kept = f"{planned.ttl_s:g} s" if planned.cacheable and planned.ttl_s else "never"
     line(f"  kept:    {kept}")

@@ -67,6 +67,7 @@ async def _loaded(place: Place, dirs: Sequence[Path] | None) -> Runtime:
         agents=place.agent_dirs(settings, dirs),
         home=place.home.path,
         persist=False,
+        config=place.config,
         environ=place.environ,
     )
     async with runtime:

@@ -54,8 +54,8 @@ class AuditLog:
             ) from exc
 
     def mask(self, argv: Sequence[str]) -> list[str]:
-        """A command without its secrets; each token is judged with the one before it."""
-        return self._redactor.text("\n".join(argv)).split("\n")
+        """The tokens of a command without its secrets, as many as it has."""
+        return self._redactor.words(argv)
 
     def _append(self, fields: dict[str, object]) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

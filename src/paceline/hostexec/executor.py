@@ -135,11 +135,9 @@ class HostExec:
         self, case: "_Case", granted: Granted, asked_s: float | None
     ) -> CommandResult:
         rule, limits = granted.rule, self.limits
-        usual_s = self._timeouts.limit_s(rule.id, slow=rule.slow)
-        limit_s = usual_s if asked_s is None else min(usual_s, asked_s)
+        limit_s = self._timeouts.limit_s(rule.id, slow=rule.slow, asked_s=asked_s)
         if limit_s <= 0:
             raise CallTimeoutError("the deadline passed before the command was started")
-        launch = self.sandbox.launch(_command(granted), limits, self.workspace)
         self._record(
             "intent",
             case,
@@ -152,12 +150,13 @@ class HostExec:
         )
         began_ns = self._clock.monotonic_ns()
         try:
-            ended = await run(
-                launch,
-                timeout_s=limit_s,
-                output_bytes=limits.output_bytes,
-                drain_s=limits.drain_s,
-            )
+            async with self.sandbox.prepared(_command(granted), limits, self.workspace) as launch:
+                ended = await run(
+                    launch,
+                    timeout_s=limit_s,
+                    output_bytes=limits.output_bytes,
+                    drain_s=limits.drain_s,
+                )
         except asyncio.CancelledError:
             # The cancellation goes first; a log that is full refuses the next command anyway.
             with contextlib.suppress(AuditError):
@@ -170,15 +169,13 @@ class HostExec:
         if problem := launch_failure(ended):
             self._record("result", case, {"exit": "not_started", "why": problem})
             raise SandboxError(f"the sandbox did not start the command: {problem}")
-        self._learn(rule.id, ended, seconds, at_usual_limit=limit_s == usual_s)
+        self._learn(rule.id, ended, seconds)
         return self._judge(case, granted, ended, seconds, limit_s)
 
-    def _learn(self, rule: str, ended: Ended, seconds: float, *, at_usual_limit: bool) -> None:
+    def _learn(self, rule: str, ended: Ended, seconds: float) -> None:
         self._mean_s += (seconds - self._mean_s) / 8
         if not ended.stopped:
             self._timeouts.observe(rule, seconds)
-        elif ended.stopped == "timeout" and at_usual_limit:
-            self._timeouts.timed_out(rule)
 
     def _judge(
         self, case: "_Case", granted: Granted, ended: Ended, seconds: float, limit_s: float

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["CommandResult", "ExitKind"]
+__all__ = ["CommandResult", "ExitKind", "visible"]
 
 ExitKind = Literal[
     "exited",
@@ -49,5 +49,14 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """For people: a line with its exit code, then its output."""
         code = "none" if self.exit_code is None else self.exit_code
-        head = f"{'✅' if self.ok else '❌'} `{self.command}` (exit code: {code})"
+        head = f"{'✅' if self.ok else '❌'} `{visible(self.command)}` (exit code: {code})"
         return f"{head}\n{self.output}" if self.output else head
+
+
+def visible(text: str) -> str:
+    """The text in one line, with every character that is not seen as itself written out: what
+    somebody asked for must not pass for what we say."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )

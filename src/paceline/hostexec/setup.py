@@ -1,6 +1,9 @@
 """Host command execution as the settings ask for it: policy, workspace, host, agent."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from paceline.clock import Clock
@@ -19,27 +22,52 @@ __all__ = [
     "host_agent",
     "load_policy",
     "open_workspace",
+    "policy_file",
     "service_client",
     "token_file",
 ]
 
 
+def policy_file(settings: HostExecSettings) -> PolicyFile | None:
+    """The policy file of the settings; None where they name none. Raises PolicyError."""
+    return PolicyFile(Path(settings.policy), writes=settings.writes) if settings.policy else None
+
+
 def load_policy(settings: HostExecSettings) -> Policy:
     """The policy file of the settings, else the read-only default. Raises PolicyError."""
-    if not settings.policy:
-        return Policy.default(writes=settings.writes)
-    return PolicyFile(Path(settings.policy), writes=settings.writes).policy
+    file = policy_file(settings)
+    return file.policy if file else Policy.default(writes=settings.writes)
 
 
-def open_workspace(settings: HostExecSettings, home: Home, agents: Sequence[Path]) -> Workspace:
-    """The workspace, in which commands can change neither agents nor policy, nor see our state.
+def open_workspace(
+    settings: HostExecSettings,
+    home: Home,
+    agents: Sequence[Path],
+    guarded: Sequence[Path] = (),
+) -> Workspace:
+    """The workspace, in which commands can change neither agents, policy, settings nor Paceline
+    itself, and see nothing of our state.
 
-    Raises SandboxError where it cannot be used.
+    Relative paths start at the current directory. `guarded` are further files that commands may
+    not change: the settings file in use, where it is not `./paceline.toml`. Raises SandboxError
+    where the workspace cannot be used.
     """
+    place = Path(os.path.realpath(settings.workspace))
     policy = [Path(settings.policy)] if settings.policy else []
+    read_only = [*agents, *policy, *guarded, Path("paceline.toml"), *_ourselves(place)]
+    unseen = [home.path, token_file(settings, home), Path(".paceline")]
     return Workspace.guarding(
-        Path(settings.workspace), read_only=[*agents, *policy], unseen=[home.path]
+        place,
+        read_only=[path.absolute() for path in read_only],
+        unseen=[path.absolute() for path in unseen],
     )
+
+
+def _ourselves(workspace: Path) -> Iterator[Path]:
+    """The programs that run us, as far as they lie in the workspace."""
+    for path in (Path(sys.prefix), Path(__file__).parents[1]):
+        if any(place.is_relative_to(workspace) for place in (path, Path(os.path.realpath(path)))):
+            yield path
 
 
 def embedded_host(
@@ -93,13 +121,15 @@ def host_agent(
     clock: Clock,
     redactor: Redactor,
     on_warning: Callable[[str], None],
+    guarded: Sequence[Path] = (),
 ) -> HostExecAgent:
     """The built-in agent, with commands run here or, in mode "service", by the service.
 
-    Raises PolicyError and SandboxError where policy or workspace cannot be used.
+    `guarded` as for `open_workspace`. Raises PolicyError and SandboxError where policy or
+    workspace cannot be used.
     """
     policy = load_policy(settings)
-    workspace = open_workspace(settings, home, agents)
+    workspace = open_workspace(settings, home, agents, guarded)
     host: CommandHost
     if settings.mode == "service":
         host = service_client(settings, home=home, environ=environ, clock=clock)
@@ -113,4 +143,25 @@ def host_agent(
             redactor=redactor,
             on_warning=on_warning,
         )
-    return HostExecAgent(host, policy, workspace)
+    return HostExecAgent(
+        host,
+        policy,
+        workspace,
+        clock=clock,
+        version=_version(settings, policy, workspace),
+        elsewhere=settings.mode == "service",
+    )
+
+
+def _version(settings: HostExecSettings, policy: Policy, workspace: Workspace) -> str:
+    """A digest of what the result of a command depends on beside its words."""
+    told = (
+        policy.digest,
+        settings.sandbox,
+        settings.run_as,
+        settings.mode,
+        settings.url if settings.mode == "service" else "",
+        os.geteuid(),
+        str(workspace.path),
+    )
+    return hashlib.sha256(repr(told).encode()).hexdigest()

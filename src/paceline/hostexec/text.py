@@ -15,7 +15,8 @@ from paceline.errors import (
     InvalidInputError,
     PacelineError,
 )
-from paceline.hostexec.result import CommandResult
+from paceline.hostexec.policy.words import MAX_BYTES, MAX_TOKENS
+from paceline.hostexec.result import CommandResult, visible
 from paceline.redaction import Redactor
 
 __all__ = ["error_text", "result_text", "shorten", "split"]
@@ -37,6 +38,8 @@ _MEANING: Final = {
 }
 """What a shell would take an operator for, by its first character."""
 _HEAD: Final = 2 / 3
+_LONGEST_LINE: Final = MAX_TOKENS * MAX_BYTES
+"""In characters: a line of more can be no command."""
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -44,8 +47,14 @@ def split(text: str) -> tuple[str, ...]:
 
     Nothing is expanded or run: `*` is the character. What only a shell could carry out is
     refused, so that nobody takes half of a line for the whole. Raises CommandDeniedError
-    (`shell_syntax`), or InvalidInputError for an empty line or a quote that does not end.
+    (`shell_syntax`), or InvalidInputError for an empty line, one that is longer than any command
+    can be, or a quote that does not end.
     """
+    if len(text) > _LONGEST_LINE:
+        raise InvalidInputError(
+            f"the command line is longer than {_LONGEST_LINE} characters",
+            next_step="Shorten it, or name a directory instead of files.",
+        )
     line = text.strip()
     try:
         words = tuple(shlex.split(line))
@@ -98,8 +107,8 @@ def error_text(
     result = error.result if isinstance(error, CommandFailedError) else None
     ran = result if isinstance(result, CommandResult) else None
     text = _joined(
-        mask(_headline(error, command, ran)),
-        mask(f"→ {_advice(error)}"),
+        mask(visible(_headline(error, command, ran))),
+        mask(visible(f"→ {_advice(error)}")),
         mask(ran.output) if ran else "",
     )
     return shorten(text, limit, where=where)

@@ -6,7 +6,6 @@ from typing import Final, final
 
 __all__ = ["AdaptiveTimeouts"]
 
-FLOOR_S: Final = 1.0
 CEILING_S: Final = 300.0
 HEADROOM: Final = 4.0
 """A limit is so many times the slowest but 1 % of what was seen."""
@@ -18,9 +17,9 @@ WINDOW: Final = 128
 class AdaptiveTimeouts:
     """Time limits by rule: a first value, and from 20 observations on four times their p99.
 
-    The p99 is the nearest rank of the last 128 durations. No limit learnt is under 1 s or over
-    300 s. A timeout clears what was learnt of its rule: the past was no guide, and the first
-    value holds again.
+    The p99 is the nearest rank of the last 128 durations. A limit learnt is at most 300 s, and
+    never under the first value: short runs say nothing of the next one, which may have more to do
+    and must not be stopped half done.
     """
 
     __slots__ = ("_first_s", "_first_slow_s", "_seen")
@@ -34,17 +33,12 @@ class AdaptiveTimeouts:
     def limit_s(self, rule: str, *, slow: bool, asked_s: float | None = None) -> float:
         """Seconds that the next command of this rule may take; never more than it asks for."""
         seen = self._seen.get(rule, ())
-        if len(seen) < ENOUGH:
-            limit = self._first_slow_s if slow else self._first_s
-        else:
+        limit = self._first_slow_s if slow else self._first_s
+        if len(seen) >= ENOUGH:
             p99 = sorted(seen)[math.ceil(0.99 * len(seen)) - 1]
-            limit = min(max(HEADROOM * p99, FLOOR_S), CEILING_S)
+            limit = max(limit, min(HEADROOM * p99, CEILING_S))
         return limit if asked_s is None else min(limit, asked_s)
 
     def observe(self, rule: str, seconds: float) -> None:
         """A command of this rule ended by itself after so long."""
         self._seen.setdefault(rule, deque(maxlen=WINDOW)).append(seconds)
-
-    def timed_out(self, rule: str) -> None:
-        """A command of this rule was stopped at its limit."""
-        self._seen.pop(rule, None)

@@ -18,7 +18,7 @@ from paceline.errors import (
     PacelineError,
 )
 from paceline.hostexec.http import token as tokens
-from paceline.hostexec.http.wire import ExecRequest, outcome
+from paceline.hostexec.http.wire import MOST_S, ExecRequest, outcome
 from paceline.hostexec.result import CommandResult
 from paceline.hostexec.text import split
 from paceline.redaction import Secret
@@ -92,7 +92,12 @@ class HostExecClient:
         if left_s is not None and left_s <= 0:
             raise CallTimeoutError("the deadline passed before the command was sent")
         argv = split(command) if isinstance(command, str) else tuple(command)
-        asked = ExecRequest(argv=argv, timeout_s=timeout_s, deadline_s=left_s, who=who)
+        asked = ExecRequest(
+            argv=argv,
+            timeout_s=None if timeout_s is None else min(timeout_s, MOST_S),
+            deadline_s=None if left_s is None else min(left_s, MOST_S),
+            who=who,
+        )
         try:
             body = msgspec.json.encode(asked)
         except UnicodeEncodeError as exc:

@@ -133,6 +133,7 @@ class Guard(msgspec.Struct, frozen=True):
         types = request.headers.getall("Content-Type", ())
         if len(types) != 1 or request.content_type != "application/json":
             return Refused(415, "not_json", "the Content-Type has to be application/json")
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        encodings = request.headers.getall("Content-Encoding", ())
+        if any(encoding.lower() != "identity" for encoding in encodings):
             return Refused(415, "encoded", "the body may not be compressed")
         return None

@@ -26,6 +26,7 @@ from paceline.errors import (
 from paceline.hostexec.result import CommandResult, ExitKind
 
 __all__ = [
+    "MOST_S",
     "ExecRequest",
     "Exit",
     "Failure",
@@ -38,7 +39,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Seconds = Annotated[float, Meta(gt=0)]
+MOST_S: Final = 86_400.0
+"""No command is waited for longer."""
+Seconds = Annotated[float, Meta(gt=0, le=MOST_S)]
 
 _MOST_DETAIL: Final = 200
 _UNAUTHORIZED: Final = 401

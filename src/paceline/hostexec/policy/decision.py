@@ -77,7 +77,7 @@ class Policy:
         the reasons bad_character, no_rule, flag_not_allowed, bad_option_value,
         argument_not_allowed, argument_missing, writes_off, not_installed.
         """
-        found = self._match(check_tokens(argv))
+        found = self.understand(argv)
         rule = found.rule
         if rule.effect == "write" and not self.writes:
             raise CommandDeniedError(
@@ -95,6 +95,11 @@ class Policy:
                 next_step=f"Install {rule.argv[0]} and load the policy again.",
             )
         return found
+
+    def understand(self, argv: Sequence[str], /) -> GrantedCommand:
+        """The command as its rule has it, whether or not it can be run here and now: changes may
+        be switched off, and the program not installed. Otherwise like `decide`."""
+        return self._match(check_tokens(argv))
 
     def _match(self, argv: tuple[str, ...]) -> GrantedCommand:
         refusals: list[Refusal] = []

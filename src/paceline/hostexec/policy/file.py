@@ -1,5 +1,7 @@
 """A policy in a file that may change while it is in force."""
 
+import os
+import stat
 from pathlib import Path
 from typing import final
 
@@ -30,7 +32,7 @@ class PolicyFile:
         self._look = look
         text: str = self._read()
         self.policy = self._load(text)
-        self._taken = text
+        self._taken: str = text
         self._seen: str = text
         self.errors = 0
         """Texts that could not be used."""
@@ -63,8 +65,7 @@ class PolicyFile:
 
     def _read(self) -> str:
         try:
-            with self._path.open("rb") as file:
-                data = file.read(_MOST_BYTES + 1)
+            data = _content(self._path)
             if len(data) > _MOST_BYTES:
                 raise PolicyError(f"{self._path} is larger than {_MOST_BYTES} bytes")
             return data.decode()
@@ -73,3 +74,16 @@ class PolicyFile:
 
     def _load(self, text: str) -> Policy:
         return Policy.load(text, name=str(self._path), writes=self._writes, look=self._look)
+
+
+def _content(path: Path) -> bytes:
+    """The first bytes of a regular file, one more than a policy may have. A pipe in its place does
+    not hold us up."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise PolicyError(f"the policy {path} is not a regular file")
+        with os.fdopen(file, "rb", closefd=False) as reader:
+            return reader.read(_MOST_BYTES + 1)
+    finally:
+        os.close(file)

@@ -10,7 +10,7 @@ kind             values
 `text`           any text
 `rev`            a git revision, a range of two, or `revision:path`
 `path`           a file to read, relative to the workspace and inside it
-`target`         the same, of a file that the command changes
+`target`         the same, of a file that the command changes; nothing of a `.git`
 ===============  ===============================================================================
 
 No value begins with `-`: what does is an option, and options are listed by name.
@@ -129,6 +129,11 @@ def _inside(value: str) -> bool:
     return value[0] not in "/~" and ".." not in value.split("/")
 
 
+def _changeable(value: str) -> bool:
+    # Also the repositories inside the workspace: their hooks and settings name programs to run.
+    return _inside(value) and ".git" not in value.casefold().split("/")
+
+
 def _revision(value: str) -> bool:
     # One that happens to name a file names it inside the workspace.
     return _REV.fullmatch(value) is not None and ".." not in re.split("[/:]", value)
@@ -139,7 +144,7 @@ _PLAIN: Final = {
     "text": Kind("text", "text", lambda value: True),  # noqa: ARG005
     "rev": Kind("rev", "a revision (files come after `--`)", _revision),
     "path": Kind("path", _INSIDE, _inside, "read"),
-    "target": Kind("target", _INSIDE, _inside, "write"),
+    "target": Kind("target", f"{_INSIDE}, and in no `.git`", _changeable, "write"),
 }
 
 

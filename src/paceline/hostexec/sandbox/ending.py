@@ -19,6 +19,14 @@ _OUT_OF_MEMORY: Final = re.compile(
     rb"MemoryError|[Cc]annot allocate memory|[Mm]emory exhausted|[Oo]ut of memory|bad_alloc"
 )
 _SAID: Final = 200
+_ADVICE: Final[dict[ExitKind, str]] = {
+    "timeout": "Ask for less at once, or raise hostexec.timeout_s (slow_timeout_s for find, grep).",
+    "output_limit": "Ask for less (head, tail, -n, -m), or raise hostexec.output_bytes.",
+    "memory_limit": "Ask for less at once, or raise hostexec.memory_bytes.",
+    "cpu_limit": "Ask for less at once: this limit is fixed.",
+    "file_limit": "Write less into one file: this limit is fixed.",
+}
+"""What to do about a limit; for all else the command knows best."""
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -62,14 +70,14 @@ def failure(result: CommandResult, limits: Limits, limit_s: float) -> CommandFai
     return CommandFailedError(
         f"`{result.command}` {_what_happened(result, limits, limit_s)}",
         result=result,
-        next_step=f"It said: {said}" if said else None,
+        next_step=_ADVICE.get(result.exit_kind) or (f"It said: {said}" if said else None),
         category=category,
     )
 
 
 def _what_happened(result: CommandResult, limits: Limits, limit_s: float) -> str:
     told = {
-        "timeout": f"timed out after {limit_s:g}s",
+        "timeout": f"timed out after {round(limit_s, 2):g}s",
         "output_limit": f"printed more than {limits.output_bytes} bytes and was stopped",
         "memory_limit": f"needed more than its {limits.memory_bytes} bytes of memory",
         "cpu_limit": f"used up its {limits.cpu_s}s of processor time",

@@ -2,17 +2,19 @@
 
 ============  =============================================================================
 bubblewrap    own view of files, processes, network and users; writes only where granted
-landlock      a list of what may be opened, TCP closed, no signals outwards; no write rules
+landlock      a list of what may be opened, TCP closed, no signals outwards; no write rules, but
+              modes, owners and times of files can be changed
 limits        only a dropped user, resource limits and no new privileges: by request only
 ============  =============================================================================
 
 At every level the command has limits, gains no privilege, and dies with everything it started.
 """
 
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Final, Literal, final
 
@@ -31,6 +33,8 @@ LEVELS: Final[tuple[Level, ...]] = ("bubblewrap", "landlock", "limits")
 
 _CHECK_S: Final = 10.0
 _SUPERVISOR_GRACE_S: Final = 3.0
+_MOST_SPEC_BYTES: Final = 1024**2
+"""Half of what a process usually may be handed; the rest is the command's."""
 _ENVIRONMENT: Final = {"PATH": "/usr/bin:/usr/sbin:/bin:/sbin", "LANG": "C.UTF-8", "HOME": "/tmp"}  # noqa: S108 (inside)
 _SYSTEM: Final = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives"),
@@ -71,8 +75,22 @@ class Sandbox:
         self.warning = warning
         self._tree = tree or bubblewrap.HostTree.here()
 
+    @contextlib.asynccontextmanager
+    async def prepared(
+        self, command: Command, limits: Limits, workspace: Workspace
+    ) -> AsyncGenerator[Launch]:
+        """The process to start for this command, which has to end before the block does.
+
+        Raises SandboxError as `launch`, and where the workspace cannot be guarded from a command
+        that writes.
+        """
+        async with contextlib.AsyncExitStack() as guard:
+            if command.writable and self.level == "bubblewrap":
+                await guard.enter_async_context(workspace.guarded())
+            yield self.launch(command, limits, workspace)
+
     def launch(self, command: Command, limits: Limits, workspace: Workspace) -> Launch:
-        """The process to start for this command.
+        """The process to start for this command; `prepared` is for those that write too.
 
         Raises SandboxError where this level cannot grant what the command needs, or the
         workspace is out of reach for the user it would run as.
@@ -87,8 +105,6 @@ class Sandbox:
             self._check_way(workspace)
         environment = {**_ENVIRONMENT, **command.env}
         if self.level == "bubblewrap":
-            if command.writable:
-                workspace.secure()
             argv = bubblewrap.arguments(
                 command, limits, workspace, tree=self._tree, run_as=self.run_as
             )
@@ -101,11 +117,18 @@ class Sandbox:
             )
         spec = supervised(
             command, limits, workspace, confined=self.level == "landlock", run_as=self.run_as
-        )
+        ).arguments()
+        if sum(len(os.fsencode(argument)) + 1 for argument in spec) > _MOST_SPEC_BYTES:
+            raise SandboxError(
+                f"there are too many names beside our own state in the workspace {workspace.path}"
+                f" to allow them one by one, as the level {self.level} has to",
+                next_step="Install bubblewrap, or set PACELINE_HOME to a directory outside of the"
+                " workspace.",
+            )
         return Launch(
             argv=(
                 *(sys.executable, "-I", "-S", str(launcher.__file__)),
-                *spec.arguments(),
+                *spec,
                 *command.argv,
             ),
             env=environment,
@@ -197,7 +220,8 @@ def _warning(level: Level, user: int | None, stronger: list[str]) -> str:
         tcp = "" if launcher.landlock_abi() >= launcher.NET_FROM else " TCP and"
         return (
             f"host commands run at the weaker level landlock{why}: they see the host's process"
-            f" ids,{tcp} UDP and sockets in the file system stay open to them; no write rules"
+            f" ids,{tcp} UDP and sockets in the file system stay open to them, and they can change"
+            " modes, owners and times of files that are theirs; no write rules"
         )
     if level == "limits":
         who = "you" if user is None else f"user {user}"

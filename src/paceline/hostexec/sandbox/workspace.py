@@ -1,18 +1,19 @@
 """The one directory that commands may work in, and the parts of it that are not theirs."""
 
-import errno
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, final
 
 from paceline.errors import SandboxError
+from paceline.hostexec.sandbox.standins import standing_in
 
 __all__ = ["HIDDEN", "PROTECTED", "Workspace"]
 
 PROTECTED: Final = (".git/", "paceline.toml")
 """Read-only for every command: what runs code later. A name ending in / is a directory."""
-HIDDEN: Final = (".paceline/",)
+HIDDEN: Final = (".paceline",)
 """Not even readable: our own state, with the token of the service in it."""
 
 
@@ -20,7 +21,7 @@ HIDDEN: Final = (".paceline/",)
 class Workspace:
     """A directory, with names in it that commands may not change or not see."""
 
-    __slots__ = ("hidden", "path", "protected")
+    __slots__ = ("fixed", "hidden", "path", "protected")
 
     def __init__(
         self,
@@ -29,12 +30,13 @@ class Workspace:
         protected: tuple[str, ...] = PROTECTED,
         hidden: tuple[str, ...] = HIDDEN,
     ) -> None:
-        """`protected` and `hidden` are names relative to `path`; those of directories end in /.
+        """`protected` and `hidden` are names relative to `path`; those that stand for directories
+        where they are missing end in /.
 
         Raises SandboxError where `path` is not a directory, or a name leads out of it.
         """
         try:
-            self.path = path.resolve(strict=True)
+            self.path = Path(os.path.realpath(path, strict=True))
         except OSError as exc:
             raise SandboxError(
                 f"the workspace {path} cannot be used: {exc.strerror}",
@@ -51,6 +53,8 @@ class Workspace:
                 raise SandboxError(f"{name!r} does not name a part of the workspace")
         self.protected = protected
         self.hidden = hidden
+        self.fixed: Path | None = None
+        """Something that has to stay read-only and has the whole workspace in it."""
 
     @classmethod
     def guarding(
@@ -58,22 +62,41 @@ class Workspace:
     ) -> "Workspace":
         """The workspace at `path`, with those of our own files guarded that lie in it.
 
-        What guards itself everywhere (PROTECTED, HIDDEN) is guarded too. A path that does not
-        exist is taken for a directory unless its name has a suffix.
+        All paths are absolute. Each is guarded by its name, where it really is, and where
+        symbolic links lead on the way; what guards itself everywhere (PROTECTED, HIDDEN) too. One
+        that does not exist is taken for a directory unless its name has a suffix. Raises
+        SandboxError also where a path of `unseen` is the workspace itself.
         """
-        root = path.resolve()
-        return cls(
+        root = Path(os.path.realpath(path))
+        kept = list(_places([*(root / name for name in PROTECTED), *read_only]))
+        secret = list(_places([*(root / name for name in HIDDEN), *unseen]))
+        if root in secret:
+            raise SandboxError(
+                f"the workspace {root} is also where state is kept, which no command may see",
+                next_step="Set PACELINE_HOME, or hostexec.workspace, to another directory.",
+            )
+        hidden = _below(root, secret)
+        workspace = cls(
             path,
-            protected=(*PROTECTED, *_names_in(root, read_only)),
-            hidden=(*HIDDEN, *_names_in(root, unseen)),
+            protected=tuple(_as_name(root, name) for name in _below(root, kept)),
+            hidden=tuple(str(name) for name in hidden if not set(name.parents) & set(hidden)),
         )
+        workspace.fixed = next((place for place in kept if root.is_relative_to(place)), None)
+        return workspace
 
-    def secure(self) -> None:
-        """Makes sure that every part to guard exists, so that a command which may write cannot
-        make it: what is missing is created empty.
+    @contextlib.asynccontextmanager
+    async def guarded(self) -> AsyncGenerator[None]:
+        """While the block runs, every part to guard exists, so that a command which may write
+        cannot make it; what is missing is there, empty, for so long.
 
-        A symbolic link among them cannot be guarded, only replaced: SandboxError.
+        A symbolic link among them cannot be guarded, only replaced: SandboxError, as where the
+        whole workspace has to stay as it is.
         """
+        if self.fixed is not None:
+            raise SandboxError(
+                f"the workspace {self.path} lies in {self.fixed}, which no command may change",
+                next_step="Set hostexec.workspace to another directory.",
+            )
         for name in (*self.protected, *self.hidden):
             path = self.path
             for part in PurePosixPath(name).parts:
@@ -84,7 +107,8 @@ class Workspace:
                         next_step="Put the directory or file itself there, or run no command"
                         " that changes the workspace.",
                     )
-            _create(self.path / name, directory=name.endswith("/"))
+        async with standing_in(self.path, (*self.protected, *self.hidden)):
+            yield
 
     def present(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the names that exist here as themselves, not as symbolic links."""
@@ -124,31 +148,38 @@ class Workspace:
         return None
 
 
-def _names_in(root: Path, paths: Iterable[Path]) -> Iterator[str]:
+def _places(paths: Iterable[Path]) -> Iterator[Path]:
+    """Where these are: each symbolic link on the way, and where the way ends."""
     for path in paths:
-        full = Path(os.path.abspath(root / path))  # noqa: PTH100 (follows no link)
-        if full != root and full.is_relative_to(root):
-            directory = full.is_dir() if full.exists() else not full.suffix
-            yield f"{full.relative_to(root)}{'/' if directory else ''}"
+        todo, seen = [path], set[Path]()
+        while todo:
+            way = todo.pop()
+            seen.add(way)
+            for step in (*reversed(way.parents), way):
+                place = Path(os.path.realpath(step.parent)) / step.name
+                if place.is_symlink():
+                    yield place
+                    if (beyond := place.parent / place.readlink()) not in seen:
+                        todo.append(beyond)
+        yield Path(os.path.realpath(path))
+
+
+def _below(root: Path, places: Iterable[Path]) -> list[PurePosixPath]:
+    return list(
+        dict.fromkeys(
+            PurePosixPath(place.relative_to(root))
+            for place in places
+            if place != root and place.is_relative_to(root)
+        )
+    )
+
+
+def _as_name(root: Path, name: PurePosixPath) -> str:
+    full = root / name
+    directory = full.is_dir() if full.exists() else not name.suffix
+    return f"{name}/" if directory else str(name)
 
 
 def _linked(root: Path, name: str) -> bool:
     parts = PurePosixPath(name).parts
     return any(root.joinpath(*parts[: n + 1]).is_symlink() for n in range(len(parts)))
-
-
-def _create(path: Path, *, directory: bool) -> None:
-    if path.exists():
-        return
-    try:
-        if directory:
-            path.mkdir(mode=0o755, parents=True, exist_ok=True)
-        else:
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_NOFOLLOW | os.O_RDONLY, 0o644))
-    except PermissionError:
-        return  # then the command, which has no more rights than we, cannot make it either
-    except OSError as exc:
-        if exc.errno == errno.EROFS:
-            return  # nobody can make it
-        raise SandboxError(f"{path} cannot be kept read-only: {exc.strerror}") from exc
