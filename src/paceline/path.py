@@ -113,6 +113,12 @@ class Execution:
     async def __call__(self) -> Outcome:
         return await self._path.execute(self)
 
+    def copy(self) -> object:
+        """The value for one who joined. Raises CodecError for one that cannot be copied."""
+        if self.snapshot is None:
+            raise CodecError(f"a result of {self.call.name} cannot be copied")
+        return self.snapshot.thaw(self.job.result_type)
+
     def join(self, deadline_ns: int | None) -> None:
         """Lets it go on until this deadline too."""
         if self.deadline_ns is not None:
@@ -235,13 +241,13 @@ class CallPath:
             if self._cut_short(call, execution, outcome):
                 execution = self._execution(call, execution.job, execution.key)
                 continue
-            if outcome.error is None and execution.snapshot is None:
-                # It cannot be copied, so each caller has to have it made.
-                execution = Execution(self, call, execution.job, None, execution.outer)
-                continue
-            value = (
-                execution.snapshot.thaw(execution.job.result_type) if execution.snapshot else None
-            )
+            value = None
+            if outcome.error is None:
+                try:
+                    value = execution.copy()
+                except CodecError:  # so each caller has to have it made
+                    execution = Execution(self, call, execution.job, None, execution.outer)
+                    continue
             return msgspec.structs.replace(
                 outcome, value=value, source=Source.JOINED, attempts=0, queue_ns=0, execute_ns=0
             )
