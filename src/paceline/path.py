@@ -353,7 +353,9 @@ class CallPath:
         except ConnectionError as exc:
             raise _agent_error(call, exc, Category.NETWORK) from exc
         # SystemExit from an agent is its failure, not a wish to end the whole process.
-        except (Exception, SystemExit) as exc:  # the boundary of agents' code
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:  # the boundary of agents' code
             raise _agent_error(call, exc, Category.EXECUTION) from exc
         finally:
             self.invalidate(call)

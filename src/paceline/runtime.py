@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypedDict, TypeVar, Unpack, final
+from typing import Final, Literal, Self, TypedDict, TypeVar, Unpack, cast, final
 
 from paceline.agents.module import function_spec
 from paceline.agents.registry import AgentRegistry, Changes
@@ -51,6 +51,12 @@ _log = logging.getLogger("paceline")
 _NS: Final = 1_000_000_000
 _LONGEST_S: Final = 366 * 86_400
 _HOST_EXEC: Final = "host_exec"
+_OPTIONS: Final[dict[str, type]] = {
+    "user": str,
+    "caller": Caller,
+    "context": Mapping,
+    "priority": Priority,
+}
 
 
 class AgentOptions(TypedDict, total=False):
@@ -276,7 +282,14 @@ class Runtime:
         RuntimeClosedError when the runtime is not open, and CancelledError when cancelled.
         """
         around = self._around()
-        _check_request(name, input, user, timeout)
+        options: dict[str, object] = {
+            "user": user,
+            "caller": caller,
+            "context": context,
+            "priority": priority,
+            "timeout": timeout,
+        }
+        _check_request(name, input, options)
         spec = self.registry.get(name)
         call, error = self._call(
             spec,
@@ -391,8 +404,13 @@ class Runtime:
         return call, error
 
     def _deadline_ns(self, around: Execution | None, timeout_s: float | None) -> int | None:
-        """The earlier of the caller's own limit and the deadline of the call it is made in."""
-        outer_ns = around.deadline_ns if around is not None else None
+        """The earlier of the caller's own limit and the deadline of the call it is made in.
+
+        Not inside a call whose result others may get: they may have more time, and would get
+        what came of having less. Such a call ends its inner ones by being cancelled.
+        """
+        shared = around is not None and around.call.plan.cacheable
+        outer_ns = around.deadline_ns if around is not None and not shared else None
         if timeout_s is None:
             return outer_ns
         own_ns = self._clock.monotonic_ns() + round(timeout_s * _NS)
@@ -430,18 +448,28 @@ class Runtime:
         return gate
 
 
-def _check_request(name: str, text: object, user: object, timeout: object) -> None:
+def _check_request(name: object, text: object, options: Mapping[str, object]) -> None:
     """Raises InvalidInputError for what no call can be made of."""
+    if not isinstance(name, str):
+        raise InvalidInputError(
+            f"the name of an agent is a {type(name).__name__}, not a text",
+            next_step="Name an agent.",
+        )
     if not isinstance(text, str) or not text.strip():
         problem = "is empty" if isinstance(text, str) else f"is a {type(text).__name__}, not a text"
         raise InvalidInputError(f"the input of {name} {problem}", next_step="Say what to do.")
-    if user is not None and not isinstance(user, str):
-        raise InvalidInputError(
-            f"user is a {type(user).__name__}, not a text", next_step="Name the user."
-        )
+    for option, kind in _OPTIONS.items():
+        value = options[option]
+        if value is not None and not isinstance(value, kind):
+            raise InvalidInputError(
+                f"{option} is a {type(value).__name__}, not a {kind.__name__}",
+                next_step=f"Give a {kind.__name__}, or leave it out.",
+            )
+    timeout = options["timeout"]
     if timeout is None:
         return
-    if not isinstance(timeout, (int, float)) or not 0 < timeout <= _LONGEST_S:
+    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not number or not 0 < cast("float", timeout) <= _LONGEST_S:
         raise InvalidInputError(
             f"timeout is {timeout!r}, not a number of seconds",
             next_step="Give more than 0 and at most a year, or None for no limit.",

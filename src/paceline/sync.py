@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, final
 
@@ -96,9 +97,16 @@ class SyncRuntime:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError as exc:
+            if not self._open():  # another thread closed it meanwhile
+                raise RuntimeClosedError("the runtime was closed") from exc
+            raise
         except BaseException:
             future.cancel()  # the waiting was interrupted; where the work ended, this does nothing
             raise
+
+    def _open(self) -> bool:
+        return self._loop is not None
 
     def _stop(self) -> None:
         loop, thread = self._loop, self._thread

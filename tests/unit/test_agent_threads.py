@@ -263,3 +263,38 @@ def test_a_pool_without_a_limit_is_caught(monkeypatch) -> None:
     pool = ThreadPool(3)
     monkeypatch.setattr(pool, "max_threads", 12)
     assert _threads_for(pool, 12) == 12
+
+
+async def test_cancelled_calls_take_no_thread_with_them() -> None:
+    """Calls cancelled while they wait for a thread leave every thread to those who come after."""
+    pool = ThreadPool(2)
+    for _ in range(200):
+        calls = [asyncio.create_task(pool.run(lambda: None)) for _ in range(4)]
+        await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+    assert await pool.run(lambda: "done") == "done"
+    for _ in range(1_000):
+        if pool.gate.capacity == 2:
+            break
+        await asyncio.to_thread(lambda: None)
+    assert pool.gate.capacity == 2
+    pool.close()
+
+
+async def test_a_thread_that_cannot_be_started_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When the system has no thread left, the call fails, and later ones get their threads."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = ThreadPool(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            await pool.run(lambda: None)
+    assert await pool.run(lambda: "done") == "done"
+    pool.close()

@@ -1,5 +1,6 @@
 """Generations: a write puts what was read before out of reach, in every process."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -219,9 +220,11 @@ def test_a_read_only_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
     trouble: list[StorageError] = []
-    _check_invalidates(Generations(path, on_trouble=trouble.append))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        generations = Generations(path, on_trouble=trouble.append)
+    _check_invalidates(generations)
     assert "Permission denied" in str(trouble[0])
 
 
@@ -249,3 +252,18 @@ def test_stamps_that_repeat_are_caught() -> None:
     """The check of invalidation fails for stamps that are not fresh."""
     with pytest.raises(AssertionError):
         _check_invalidates(Generations(None, on_trouble=_unexpected, random_bytes=bytes))
+
+
+def test_a_file_cut_short_is_told_and_ends_nobody(tmp_path: Path) -> None:
+    """When somebody empties the file of a running process, trouble is told once, nothing of before
+    is found, and the process goes on alone."""
+    path, trouble = tmp_path / "generations", list[StorageError]()
+    generations = Generations(path, on_trouble=trouble.append)
+    before = generations.read(["a", "b"])
+    os.truncate(path, 0)
+    after = generations.read(["a", "b"])
+    assert after != before
+    assert generations.read(["a", "b"]) == after
+    generations.bump(["a"])
+    assert generations.read(["a", "b"]) != after
+    assert [type(error) for error in trouble] == [CorruptStoreError]

@@ -799,3 +799,16 @@ def test_shared_work_sees_no_more_of_its_caller_than_is_shared() -> None:
         assert seen == [Caller(), Caller("ada"), Caller("ada")]
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "raised", [type("Own", (BaseException,), {})(), BaseExceptionGroup("two", [SystemExit()])]
+)
+def test_no_exception_of_an_agent_escapes(raised: BaseException) -> None:
+    """Whatever kind of exception an agent makes up, the call has an outcome with a typed error."""
+
+    async def main() -> None:
+        outcome = await Bench(attempts=1).run(Counting(errors=[raised]))
+        assert isinstance(outcome.error, AgentError)
+
+    run(main())

@@ -760,3 +760,54 @@ async def test_background_work_is_not_inside_its_call(make: Callable[..., Runtim
         await runtime.run("starts", "x", user="ada", timeout=5)
         ended.set()
         assert (await tasks[0]).value is None
+
+
+def test_those_who_join_do_not_inherit_the_first_callers_haste() -> None:
+    """What a shared call makes of its inner calls does not depend on the deadline of who came
+    first: nobody gets, and nothing keeps, what came of too little time."""
+
+    async def main() -> None:
+        settings = load(
+            overrides={
+                "agents": {"watch": False},
+                "hostexec": {"mode": "off"},
+                "run": {"max_attempts": 1},
+            }
+        )
+        runtime = Runtime(settings, agents=[], persist=False, environ={}, clock=VirtualClock())
+        async with runtime:
+
+            @runtime.agent()
+            async def inner(query: str) -> str:
+                await asyncio.sleep(0.6)
+                return "whole"
+
+            @runtime.agent(effect="read", cache_ttl=60, scope="global")
+            async def outer(query: str) -> object:
+                outcome = await runtime.run("inner", query)
+                return outcome.value or "fallback"
+
+            hasty = asyncio.create_task(runtime.run("outer", "x", timeout=0.3))
+            await asyncio.sleep(0)
+            assert (await runtime.run("outer", "x", timeout=10)).value == "whole"
+            assert isinstance((await hasty).error, CallTimeoutError)
+            assert (await runtime.run("outer", "x")).value == "whole"
+
+    run_virtual(main())
+
+
+async def test_wrong_options_are_usage_errors(make: Callable[..., Runtime]) -> None:
+    """Options of the wrong type are refused before anything runs."""
+    async with make(persist=False) as runtime:
+        wrong: list[dict[str, Any]] = [
+            {"context": 3},
+            {"caller": "ada"},
+            {"priority": 9},
+            {"timeout": True},
+        ]
+        for options in wrong:
+            with pytest.raises(InvalidInputError):
+                await runtime.run("x", "y", **options)
+        for name in (None, 3, ["x"]):
+            with pytest.raises(InvalidInputError):
+                await runtime.run(name, "y")  # type: ignore[arg-type]

@@ -83,8 +83,9 @@ class AgentSpec:
             plan = planner(query, context)
         except PacelineError:
             raise
-        # The boundary of the agent's code, which is not to end the process either.
-        except (Exception, SystemExit) as exc:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # the boundary of the agent's code; it runs synchronously
             raise AgentError(f"{self.name} failed to plan: {type(exc).__name__}: {exc}") from exc
         if not isinstance(plan, Plan):
             raise AgentError(

@@ -106,7 +106,12 @@ class ThreadPool:
             if self._threads < min(self.max_threads, self._in_use + len(self._queue)):
                 self._threads += 1
                 name = f"paceline-agent-{self._threads}"
-                threading.Thread(target=self._serve, name=name, daemon=True).start()
+                try:
+                    threading.Thread(target=self._serve, name=name, daemon=True).start()
+                except BaseException:  # the system has no thread left: nobody would count it out
+                    self._threads -= 1
+                    self._queue.remove(work)
+                    raise
             self._changed.notify()
         try:
             return await work.result()
@@ -159,6 +164,7 @@ class ThreadPool:
                     if work.wanted:
                         self._in_use += 1
                         return work
+                    work.ended = True  # its caller is about to leave: no thread is taken by it
                 if self._closed:
                     self._threads -= 1
                     return None
