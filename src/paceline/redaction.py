@@ -122,7 +122,16 @@ class Redactor:
         Each is judged alone, or whole by the one word before it, so that none can hide those
         that follow.
         """
-        return [self._word(*pair) for pair in zip(("", *argv), argv, strict=False)]
+        shown: list[str] = []
+        before = ""
+        for word in argv:
+            if word in ("=", ":") and _PLAIN_WORD.fullmatch(before + word):
+                shown.append(word)  # name = value
+                before += word
+                continue
+            shown.append(self._word(before, word))
+            before = word
+        return shown
 
     def _word(self, before: str, word: str) -> str:
         if _PLAIN_WORD.fullmatch(before):

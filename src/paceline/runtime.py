@@ -297,7 +297,7 @@ class Runtime:
             context or {},
             self._caller(caller, user, around),
             priority=priority,
-            deadline_ns=self._deadline_ns(around, timeout),
+            deadline_ns=_deadline_ns(around, timeout, self._clock),
         )
         if error is not None:
             return self._path.refuse(call, error)
@@ -403,19 +403,6 @@ class Runtime:
         )
         return call, error
 
-    def _deadline_ns(self, around: Execution | None, timeout_s: float | None) -> int | None:
-        """The earlier of the caller's own limit and the deadline of the call it is made in.
-
-        Not inside a call whose result others may get: they may have more time, and would get
-        what came of having less. Such a call ends its inner ones by being cancelled.
-        """
-        shared = around is not None and around.call.plan.cacheable
-        outer_ns = around.deadline_ns if around is not None and not shared else None
-        if timeout_s is None:
-            return outer_ns
-        own_ns = self._clock.monotonic_ns() + round(timeout_s * _NS)
-        return own_ns if outer_ns is None else min(own_ns, outer_ns)
-
     def _job(self, spec: AgentSpec) -> Job:
         """How this version of the agent is run; made once a version."""
         known = self._jobs.get(spec.name)
@@ -446,6 +433,20 @@ class Runtime:
         elif gate.capacity != spec.max_concurrency:
             gate.resize(spec.max_concurrency)
         return gate
+
+
+def _deadline_ns(around: Execution | None, timeout_s: float | None, clock: Clock) -> int | None:
+    """The earlier of the caller's own limit and the deadline of the call it is made in.
+
+    Not inside a call whose result others may get: they may have more time, and would get what
+    came of having less. Such a call ends its inner ones by being cancelled.
+    """
+    shared = around is not None and around.call.plan.cacheable
+    outer_ns = around.deadline_ns if around is not None and not shared else None
+    if timeout_s is None:
+        return outer_ns
+    own_ns = clock.monotonic_ns() + round(timeout_s * _NS)
+    return own_ns if outer_ns is None else min(own_ns, outer_ns)
 
 
 def _check_request(name: object, text: object, options: Mapping[str, object]) -> None:

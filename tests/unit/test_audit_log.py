@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paceline.clock import SystemClock
 from paceline.errors import AuditError
 from paceline.hostexec.audit import AuditLog, first_break
-from paceline.redaction import MASK
+from paceline.redaction import MASK, Redactor
 from paceline.testing.virtual_time import VirtualClock
 
 
@@ -171,3 +171,18 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_masking_takes_time_in_proportion(tmp_path: Path) -> None:
     """A command of a hundred thousand equal letters is masked at once, not in minutes."""
     assert _log(tmp_path / "a").mask(["x" * 100_000, "http" * 25_000, "token" + " " * 50_000])
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["echo", "token", "=", "hunter2"], ["echo", "token", "=", "[redacted]"]),
+        (["echo", "api_key", ":", "abcd"], ["echo", "api_key", ":", "[redacted]"]),
+        (["echo", "--token", "=", "hunter2"], ["echo", "--token", "=", "[redacted]"]),
+        (["echo", "a", "=", "b"], ["echo", "a", "=", "b"]),
+        (["=", ":", "="], ["=", ":", "="]),
+    ],
+)
+def test_a_secret_after_its_name_and_a_sign_is_masked(words: list[str], shown: list[str]) -> None:
+    """A name, an equals sign and a value given as three words show no secret value."""
+    assert Redactor().words(words) == shown

@@ -248,3 +248,31 @@ def test_too_many_names_are_told_as_that(tmp_path: Path) -> None:
         with pytest.raises(SandboxError, match="too many names") as caught:
             sandbox.launch(command, Limits(), Workspace(tmp_path))
     assert "PACELINE_HOME" in caught.value.next_step
+
+
+async def test_readers_keep_what_stands_in_and_clean_up_after_a_crash(tmp_path: Path) -> None:
+    """While a command reads, stand-ins of a command that writes do not go; when the last has ended
+    they do, those that a crash has left too, and a reader makes none. (B-29)"""
+    workspace = Workspace(tmp_path)
+    async with workspace.guarded(writing=False):
+        assert list(tmp_path.iterdir()) == []
+        async with workspace.guarded():
+            assert (tmp_path / ".paceline").exists()
+        assert (tmp_path / ".paceline").exists()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "paceline.toml").touch()
+    (tmp_path / "paceline.toml").chmod(0o1644)
+    async with workspace.guarded(writing=False):
+        assert (tmp_path / "paceline.toml").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_workspace_that_is_gone_is_an_error_of_ours(tmp_path: Path) -> None:
+    """Where the workspace has been removed meanwhile, the error is typed and says what to do."""
+    (tmp_path / "work").mkdir()
+    workspace = Workspace(tmp_path / "work")
+    (tmp_path / "work").rmdir()
+    with pytest.raises(SandboxError) as caught:
+        async with workspace.guarded(writing=False):
+            raise AssertionError
+    assert "workspace" in caught.value.next_step

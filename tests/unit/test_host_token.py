@@ -172,3 +172,15 @@ def test_seeded_bugs_of_the_token_are_caught(
     seed(monkeypatch)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         check(tmp_path / "token")
+
+
+def test_a_stand_in_becomes_the_token_in_place(tmp_path: Path) -> None:
+    """An empty file of ours that keeps commands from making one is filled, and stays the same
+    file: a running sandbox has it mounted over."""
+    path = tmp_path / "token"
+    path.touch()
+    path.chmod(0o1644)
+    before = path.stat().st_ino
+    token = read_or_create_token(path)
+    assert token == read_token(path)
+    assert (path.stat().st_ino, path.stat().st_mode & 0o7777) == (before, 0o600)

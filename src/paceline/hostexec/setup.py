@@ -64,7 +64,10 @@ def open_workspace(
 
 
 def _ourselves(workspace: Path) -> Iterator[Path]:
-    """The programs that run us, as far as they lie in the workspace."""
+    """The programs that run us, as far as they lie in the workspace or it in them."""
+    package = Path(__file__).resolve().parents[1]
+    if workspace.resolve().is_relative_to(package):
+        yield package
     for path in (Path(sys.prefix), Path(__file__).parents[1]):
         if any(place.is_relative_to(workspace) for place in (path, Path(os.path.realpath(path)))):
             yield path

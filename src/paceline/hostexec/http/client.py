@@ -18,7 +18,7 @@ from paceline.errors import (
     PacelineError,
 )
 from paceline.hostexec.http import token as tokens
-from paceline.hostexec.http.wire import MOST_S, ExecRequest, outcome
+from paceline.hostexec.http.wire import MOST_S, MOST_WHO, ExecRequest, outcome
 from paceline.hostexec.result import CommandResult
 from paceline.hostexec.text import split
 from paceline.redaction import Secret
@@ -96,7 +96,7 @@ class HostExecClient:
             argv=argv,
             timeout_s=None if timeout_s is None else min(timeout_s, MOST_S),
             deadline_s=None if left_s is None else min(left_s, MOST_S),
-            who=who,
+            who=who[:MOST_WHO],
         )
         try:
             body = msgspec.json.encode(asked)

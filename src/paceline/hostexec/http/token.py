@@ -1,5 +1,6 @@
 """The token of the host command service: made once, kept in a file that only its owner reads."""
 
+import fcntl
 import hmac
 import os
 import re
@@ -27,7 +28,9 @@ def read_or_create_token(path: Path) -> Secret:
     `read_token`, and when the file cannot be made.
     """
     try:
-        if not os.path.lexists(path):
+        if _stands_in(path):
+            _fill(path)
+        elif not os.path.lexists(path):
             _create(path)
     except OSError as exc:
         raise ConfigError(
@@ -102,6 +105,29 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
             f"the token file {path} is open to others (mode {mode:04o})",
             next_step=f"Others may know the token. Remove {path}; the next start makes a new one.",
         )
+
+
+def _stands_in(path: Path) -> bool:
+    """Whether it is one of the empty files that keep commands from making one here."""
+    try:
+        state = path.lstat()
+    except FileNotFoundError:
+        return False
+    ours = stat.S_ISREG(state.st_mode) and state.st_uid == os.geteuid()
+    return ours and state.st_size == 0 and bool(state.st_mode & stat.S_ISVTX)
+
+
+def _fill(path: Path) -> None:
+    """Makes a stand-in the token file. In place: a running sandbox has it mounted over."""
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file).st_size == 0:  # nobody was first
+            os.fchmod(file, 0o600)
+            os.write(file, secrets.token_hex(_BYTES).encode() + b"\n")
+            os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _create(path: Path) -> None:

@@ -27,6 +27,7 @@ from paceline.hostexec.result import CommandResult, ExitKind
 
 __all__ = [
     "MOST_S",
+    "MOST_WHO",
     "ExecRequest",
     "Exit",
     "Failure",
@@ -40,6 +41,7 @@ __all__ = [
 
 T = TypeVar("T")
 MOST_S: Final = 86_400.0
+MOST_WHO: Final = 256
 """No command is waited for longer."""
 Seconds = Annotated[float, Meta(gt=0, le=MOST_S)]
 
@@ -61,7 +63,7 @@ class ExecRequest(
     """Shortens the command's own time limit."""
     deadline_s: Seconds | None = None
     """What is left for waiting and run together."""
-    who: Annotated[str, Meta(max_length=256)] = ""
+    who: Annotated[str, Meta(max_length=MOST_WHO)] = ""
     """Who asks, for the audit log, by the client's own account."""
 
 

@@ -85,8 +85,8 @@ class Sandbox:
         that writes.
         """
         async with contextlib.AsyncExitStack() as guard:
-            if command.writable and self.level == "bubblewrap":
-                await guard.enter_async_context(workspace.guarded())
+            if command.workspace and self.level == "bubblewrap":
+                await guard.enter_async_context(workspace.guarded(writing=command.writable))
             yield self.launch(command, limits, workspace)
 
     def launch(self, command: Command, limits: Limits, workspace: Workspace) -> Launch:

@@ -29,17 +29,26 @@ _CANNOT_BE_MADE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @contextlib.asynccontextmanager
-async def standing_in(root: Path, names: Sequence[str]) -> AsyncGenerator[None]:
+async def standing_in(
+    root: Path, names: Sequence[str], *, make: bool = True
+) -> AsyncGenerator[None]:
     """While the block runs, all names exist below `root`; those of directories end in /.
 
-    What is there stays as it is. Raises SandboxError where a stand-in cannot be made, or somebody
-    else keeps the workspace locked.
+    What is there stays as it is. Without `make` nothing is made, but what others have made does
+    not go while the block runs, and what a crash has left goes with it. Raises SandboxError where
+    a stand-in cannot be made, or somebody else keeps the workspace locked.
     """
-    lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise SandboxError(
+            f"the workspace {root} cannot be used: {exc.strerror}",
+            next_step="Set hostexec.workspace to a directory that you can read.",
+        ) from exc
     try:
         await _share(lock, root)
         try:
-            for name in names:
+            for name in names if make else ():
                 _make(root, name)
             yield
         finally:

@@ -85,19 +85,25 @@ class Workspace:
         return workspace
 
     @contextlib.asynccontextmanager
-    async def guarded(self) -> AsyncGenerator[None]:
+    async def guarded(self, *, writing: bool = True) -> AsyncGenerator[None]:
         """While the block runs, every part to guard exists, so that a command which may write
-        cannot make it; what is missing is there, empty, for so long.
+        cannot make it; what is missing is there, empty, for so long. For one that only reads,
+        the parts that are there do not go.
 
-        A symbolic link among them cannot be guarded, only replaced: SandboxError, as where the
-        whole workspace has to stay as it is.
+        A symbolic link among them cannot be guarded, only replaced: SandboxError for a command
+        that writes, as where the whole workspace has to stay as it is.
         """
+        names = (*self.protected, *self.hidden)
+        if not writing:
+            async with standing_in(self.path, names, make=False):
+                yield
+            return
         if self.fixed is not None:
             raise SandboxError(
                 f"the workspace {self.path} lies in {self.fixed}, which no command may change",
                 next_step="Set hostexec.workspace to another directory.",
             )
-        for name in (*self.protected, *self.hidden):
+        for name in names:
             path = self.path
             for part in PurePosixPath(name).parts:
                 path = path / part
@@ -107,7 +113,7 @@ class Workspace:
                         next_step="Put the directory or file itself there, or run no command"
                         " that changes the workspace.",
                     )
-        async with standing_in(self.path, (*self.protected, *self.hidden)):
+        async with standing_in(self.path, names):
             yield
 
     def present(self, names: tuple[str, ...]) -> tuple[str, ...]:
