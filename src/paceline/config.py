@@ -66,7 +66,7 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Agent modules."""
 
-    dir: str = "agents"
+    dir: Annotated[str, Meta(min_length=1)] = "agents"
     """Directory of agent modules; relative to where Paceline is started. Any other than the
     default has to exist."""
     watch: bool = True

@@ -253,7 +253,7 @@ class Runtime:
             await task
 
     def _notice(self, what: str, exc: PacelineError) -> None:
-        self.notices.append(f"{what}: {exc}. {exc.next_step}")
+        self.notices.append(f"{what}: {str(exc).rstrip('.')}. {exc.next_step}")
         _log.warning("%s: %s", what, exc)
 
     # -- use ----------------------------------------------------------------------------------

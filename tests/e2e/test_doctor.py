@@ -160,3 +160,15 @@ def test_where_settings_are_from(cli: Cli, place: Path, monkeypatch: pytest.Monk
     assert found["run.max_queue"]["detail"] == "many (from PACELINE_RUN_MAX_QUEUE)"
     assert found["run.threads"]["detail"] == f"2 (from {place / 'paceline.toml'})"
     assert "hunter2" not in found["hostexec.url"]["detail"]
+
+
+@pytest.mark.parametrize("name", ["cache.db", "history.db", "generations", "audit.jsonl"])
+def test_what_stands_in_place_of_a_file_is_found(cli: Cli, place: Path, name: str) -> None:
+    """A directory or a link that leads nowhere, where a file of ours should be, is broken."""
+    home = place / ".paceline"
+    for make in (Path.mkdir, lambda path: path.symlink_to("/nowhere/at/all")):
+        home.mkdir(exist_ok=True)
+        make(home / name)
+        said = cli("doctor")
+        assert (said.code, "is not a file" in said.out) == (1, True)
+        (home / name).rmdir() if (home / name).is_dir() else (home / name).unlink()

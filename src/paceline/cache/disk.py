@@ -309,7 +309,7 @@ def _set_aside(
     except StorageError as exc:
         return exc
     return CorruptStoreError(
-        f"{error} It was moved aside.",
+        f"{error}; it was moved aside",
         next_step=f"Results are kept in a new file; delete {aside} when you like.",
     )
 

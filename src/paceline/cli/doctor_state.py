@@ -8,7 +8,7 @@ import functools
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -40,8 +40,16 @@ def examine_state(home: Home) -> Iterator[Finding]:
     )
     for what, path, look in looks:
         # False, too, where the directory cannot be entered, which was said before.
-        if os.path.exists(path):  # noqa: PTH110 (Path.exists raises there)
-            yield checked(what, functools.partial(look, path))
+        if os.path.lexists(path):
+            yield checked(what, functools.partial(_looked_at, path, look))
+
+
+def _looked_at(path: Path, look: Callable[[Path], str]) -> str:
+    """What `look` finds in a file; what is none (a directory, a link that leads nowhere) would
+    look like an empty one."""
+    if not path.is_file():
+        raise StorageError(f"{path} is not a file", next_step=f"Remove {path}; a new one is made.")
+    return look(path)
 
 
 def _directory(path: Path, existing: Path) -> Finding:

@@ -44,7 +44,7 @@ def stats(place: Place, *, in_full: bool, as_json: bool) -> int:
 def history(place: Place, wanted: Filter, *, as_json: bool) -> int:
     """Past calls, the newest first; or one in full."""
     records = _records(place, wanted)
-    if wanted.call is not None:
+    if wanted.call:
         json_line(records[0]) if as_json else _show(records[0])
         return OK
     if as_json:
@@ -64,7 +64,7 @@ def history(place: Place, wanted: Filter, *, as_json: bool) -> int:
 
 def _records(place: Place, wanted: Filter) -> list[Record]:
     store = SqliteReader(place.home.history)
-    if wanted.call is not None:
+    if wanted.call:
         return [store.get(wanted.call)]
     return store.query(
         name=wanted.agent, user=wanted.user, errors_only=wanted.errors, limit=wanted.limit
