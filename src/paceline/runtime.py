@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import re
+import reprlib
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,12 +52,6 @@ _log = logging.getLogger("paceline")
 _NS: Final = 1_000_000_000
 _LONGEST_S: Final = 366 * 86_400
 _HOST_EXEC: Final = "host_exec"
-_OPTIONS: Final[dict[str, type]] = {
-    "user": str,
-    "caller": Caller,
-    "context": Mapping,
-    "priority": Priority,
-}
 
 
 class AgentOptions(TypedDict, total=False):
@@ -282,14 +277,7 @@ class Runtime:
         RuntimeClosedError when the runtime is not open, and CancelledError when cancelled.
         """
         around = self._around()
-        options: dict[str, object] = {
-            "user": user,
-            "caller": caller,
-            "context": context,
-            "priority": priority,
-            "timeout": timeout,
-        }
-        _check_request(name, input, options)
+        _check_request(name, input, user, caller, context, priority, timeout)
         spec = self.registry.get(name)
         call, error = self._call(
             spec,
@@ -449,29 +437,38 @@ def _deadline_ns(around: Execution | None, timeout_s: float | None, clock: Clock
     return own_ns if outer_ns is None else min(own_ns, outer_ns)
 
 
-def _check_request(name: object, text: object, options: Mapping[str, object]) -> None:
+def _check_request(  # noqa: PLR0917 (on the path of every call)
+    name: object,
+    text: object,
+    user: object,
+    caller: object,
+    context: object,
+    priority: object,
+    timeout: object,
+) -> None:
     """Raises InvalidInputError for what no call can be made of."""
     if not isinstance(name, str):
-        raise InvalidInputError(
-            f"the name of an agent is a {type(name).__name__}, not a text",
-            next_step="Name an agent.",
-        )
-    if not isinstance(text, str) or not text.strip():
-        problem = "is empty" if isinstance(text, str) else f"is a {type(text).__name__}, not a text"
-        raise InvalidInputError(f"the input of {name} {problem}", next_step="Say what to do.")
-    for option, kind in _OPTIONS.items():
-        value = options[option]
-        if value is not None and not isinstance(value, kind):
-            raise InvalidInputError(
-                f"{option} is a {type(value).__name__}, not a {kind.__name__}",
-                next_step=f"Give a {kind.__name__}, or leave it out.",
-            )
-    timeout = options["timeout"]
+        raise _wrong("the name of an agent", name, "a text")
+    if not isinstance(text, str):
+        raise _wrong(f"the input of {name}", text, "a text")
+    if not text.strip():
+        raise InvalidInputError(f"the input of {name} is empty", next_step="Say what to do.")
+    if user is not None and not isinstance(user, str):
+        raise _wrong("user", user, "a text")
+    if caller is not None and not isinstance(caller, Caller):
+        raise _wrong("caller", caller, "a Caller")
+    if context is not None and not isinstance(context, Mapping):
+        raise _wrong("context", context, "a mapping of names to values")
+    if not isinstance(priority, Priority):
+        raise _wrong("priority", priority, "a Priority")
     if timeout is None:
         return
     number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
     if not number or not 0 < cast("float", timeout) <= _LONGEST_S:
-        raise InvalidInputError(
-            f"timeout is {timeout!r}, not a number of seconds",
-            next_step="Give more than 0 and at most a year, or None for no limit.",
-        )
+        raise _wrong("timeout", timeout, "a number of seconds, more than 0 and at most a year")
+
+
+def _wrong(what: str, value: object, wanted: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{what} is {reprlib.repr(value)}, not {wanted}", next_step=f"Give {wanted}."
+    )

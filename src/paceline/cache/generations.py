@@ -7,9 +7,10 @@ in all processes of this state directory; nothing is searched and nothing delete
 """
 
 import contextlib
+import functools
 import logging
+import mmap
 import os
-import stat
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,16 +30,16 @@ _SIZE: Final = len(_MAGIC) + _SLOTS * _STAMP
 
 @final
 class Generations:
-    """The stamps of all tags, shared through a small file.
+    """The stamps of all tags, shared through a small memory-mapped file.
 
     With path None, or with a file that cannot be used (`on_trouble` is told once), stamps are of
     this process alone: its own writes invalidate, and results under tags are not shared
     with other processes. A crash of the process loses nothing; a power cut may lose the stamps
-    of the last seconds. `random_bytes(n)` makes stamps. Used by one thread at a time.
-    """
+    of the last seconds. `random_bytes(n)` makes stamps.
 
-    # The file is read and written with calls, not mapped: a map whose file is cut short by
-    # somebody else ends the process with a signal.
+    As with SQLite's own shared memory, whoever cuts the file short under a running process ends
+    it when it looks there before `check` does: the price of a look-up without a system call.
+    """
 
     def __init__(
         self,
@@ -50,68 +51,56 @@ class Generations:
         self._path = path
         self._on_trouble = on_trouble
         self._random_bytes = random_bytes
-        self._file: int | None = None
+        self._map: mmap.mmap | None = None
         self._opened: os.stat_result | None = None
-        self._own = bytearray(_fresh(random_bytes))
-        if path is not None:
-            self._open(path)
+        self._slots: mmap.mmap | bytearray
+        self._open()
 
     def read(self, tags: Iterable[str]) -> bytes:
         """The stamps of these tags, in their order; empty for no tags."""
-        offsets = [_offset(tag) for tag in tags]
-        if self._file is not None:
-            stamps = b"".join([os.pread(self._file, _STAMP, at) for at in offsets])
-            if len(stamps) == _STAMP * len(offsets):
-                return stamps
-            self._fail(_damaged(self._path))
-        return b"".join([bytes(self._own[at : at + _STAMP]) for at in offsets])
+        slots = self._slots
+        return b"".join([slots[(at := _offset(tag)) : at + _STAMP] for tag in tags])
 
     def bump(self, tags: Iterable[str]) -> None:
         """Invalidates every result that was read under one of these tags."""
         self.check()  # a write is to reach the file that others read
         for tag in tags:
-            at, stamp = _offset(tag), self._random_bytes(_STAMP)
-            self._own[at : at + _STAMP] = stamp
-            if self._file is None:
-                continue
-            try:
-                os.pwrite(self._file, stamp, at)
-            except OSError as exc:
-                self._fail(_unusable(self._path, exc))
+            at = _offset(tag)
+            self._slots[at : at + _STAMP] = self._random_bytes(_STAMP)
 
     def check(self) -> None:
-        """Opens the file anew, or makes a new one, if it was removed or replaced since it was
-        opened: others write to that one. To be called now and then; costs a look at the path.
+        """Opens the file anew, or makes a new one, if it was removed, replaced or cut short since
+        it was opened: others write to that one. To be called now and then; costs a look at the
+        path.
         """
         if self._path is None or self._opened is None:
             return
         with contextlib.suppress(OSError):  # it is gone
-            if os.path.samestat(self._path.stat(), self._opened):
+            found = self._path.stat()
+            if os.path.samestat(found, self._opened) and found.st_size == _SIZE:
                 return
-        self._release()
-        self._open(self._path)
+        self._open()
 
     def close(self) -> None:
         """Closes the file. What is read afterwards matches nothing of before."""
-        self._release()
+        if self._map is None:
+            return
+        self._slots = bytearray(_fresh(self._random_bytes))
+        self._map.close()
+        self._map = self._opened = None
 
-    def _open(self, path: Path) -> None:
-        try:
-            self._file, self._opened = _open(path, self._random_bytes)
-        except StorageError as exc:
-            self._on_trouble(exc)
-
-    def _fail(self, error: StorageError) -> None:
-        self._release()
-        self._on_trouble(error)
-
-    def _release(self) -> None:
-        file, self._file, self._opened = self._file, None, None
-        self._own = bytearray(_fresh(self._random_bytes))
-        if file is not None:
-            os.close(file)
+    def _open(self) -> None:
+        # A map that was there before is let go, not closed: a thread may be reading it.
+        self._map = self._opened = None
+        if self._path is not None:
+            try:
+                self._map, self._opened = _open(self._path, self._random_bytes)
+            except StorageError as exc:
+                self._on_trouble(exc)
+        self._slots = self._map or bytearray(_fresh(self._random_bytes))
 
 
+@functools.lru_cache(maxsize=8_192)
 def _offset(tag: str) -> int:
     return len(_MAGIC) + zlib.crc32(tag.encode("utf-8", "surrogatepass")) % _SLOTS * _STAMP
 
@@ -121,36 +110,30 @@ def _fresh(random_bytes: Callable[[int], bytes]) -> bytes:
     return _MAGIC + random_bytes(_SLOTS * _STAMP)
 
 
-def _open(path: Path, random_bytes: Callable[[int], bytes]) -> tuple[int, os.stat_result]:
-    """The file, and which one it is."""
+def _open(path: Path, random_bytes: Callable[[int], bytes]) -> tuple[mmap.mmap, os.stat_result]:
+    """The file, mapped, and which one it is."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             _create(path, _fresh(random_bytes))
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as exc:
-        raise _unusable(path, exc) from exc
-    found = os.fstat(file)
-    whole = stat.S_ISREG(found.st_mode) and found.st_size == _SIZE
-    if whole and os.pread(file, len(_MAGIC), 0) == _MAGIC:
-        return file, found
-    os.close(file)
-    raise _damaged(path)
-
-
-def _damaged(path: Path | None) -> StorageError:
-    return CorruptStoreError(
-        f"{path} is damaged or not ours",
-        next_step=f"Remove {path}; a new one is made. It holds no results.",
-    )
-
-
-def _unusable(path: Path | None, exc: OSError) -> StorageError:
-    return StorageError(
-        f"{path}: {exc.strerror}",
-        next_step=f"Make its directory writable, remove what stands at {path} if it is no file of"
-        " ours, or set PACELINE_HOME to a directory of your own.",
-    )
+        if not path.is_file():  # opening a pipe would wait for its other end
+            raise CorruptStoreError(
+                f"{path} is not a file", next_step=f"Remove {path}; a new one is made."
+            )
+        with path.open("r+b") as file:
+            found = os.fstat(file.fileno())
+            if found.st_size != _SIZE or file.read(len(_MAGIC)) != _MAGIC:
+                raise CorruptStoreError(
+                    f"{path} is damaged or not ours",
+                    next_step=f"Remove {path}; a new one is made. It holds no results.",
+                )
+            return mmap.mmap(file.fileno(), _SIZE), found
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        raise StorageError(
+            f"{path}: {reason}",
+            next_step=f"Make {path.parent} writable, or set PACELINE_HOME to a directory that is.",
+        ) from exc
 
 
 def _create(path: Path, content: bytes) -> None:
