@@ -109,3 +109,10 @@ def test_the_clock_follows_the_loop() -> None:
 
     assert virtual_time.run(main()) == 3_500_000_000
     assert clock.wall_ns() - VirtualClock.EPOCH_NS == clock.monotonic_ns() == 1_500_000_000
+
+
+async def test_tests_cannot_sleep_in_real_time() -> None:
+    """A test that would wait in real time fails; letting others run is no waiting."""
+    await asyncio.sleep(0)
+    with pytest.raises(AssertionError, match="sleeps in real time"):
+        await asyncio.sleep(0.001)

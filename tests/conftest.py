@@ -1,0 +1,28 @@
+"""No test waits in real time: what takes time runs on `paceline.testing.virtual_time`."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paceline.testing.virtual_time import VirtualTimeLoop
+
+TESTS = str(Path(__file__).parent)
+real_sleep = asyncio.sleep
+
+
+def sleep(delay: float, result: Any = None) -> Any:
+    """`asyncio.sleep`, but tests may only let others run with it, unless time is virtual."""
+    asked_by = sys._getframe(1).f_code.co_filename
+    if delay > 0 and asked_by.startswith(TESTS):
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop), f"{asked_by} sleeps in real time"
+    return real_sleep(delay, result)
+
+
+@pytest.fixture(autouse=True)
+def no_real_sleeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails every test that sleeps in real time itself."""
+    monkeypatch.setattr(asyncio, "sleep", sleep)
