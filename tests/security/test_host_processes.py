@@ -285,6 +285,17 @@ async def test_a_disk_filler_stops_at_the_file_limit(shell: Make, directory: Pat
     assert (directory / "big").stat().st_size == 1024**2
 
 
+async def test_many_files_stop_at_the_limit_of_the_disk(shell: Make, directory: Path) -> None:
+    """A command that fills the workspace with files, each within its own limit, is stopped, and
+    says why. (B-47)"""
+    host = shell(effect="write", limits=Limits(disk_bytes=16 * 1024**2))
+    result = await host.sh(
+        "i=0; while [ $i -lt 4000 ]; do head -c 1M /dev/zero > f$i; i=$((i + 1)); done"
+    )
+    assert (result.exit_kind, result.ok) == ("disk_limit", False)
+    assert len([*directory.iterdir()]) < 2_000
+
+
 @each_level
 async def test_there_is_no_input(shell: Make, level: Level) -> None:
     """A command that reads its input is at the end at once, and there is no terminal to type

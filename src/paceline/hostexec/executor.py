@@ -27,6 +27,7 @@ from paceline.hostexec.sandbox.ending import ending, failure
 from paceline.hostexec.sandbox.level import Sandbox, launch_failure
 from paceline.hostexec.sandbox.limits import Limits
 from paceline.hostexec.sandbox.process import Ended, run
+from paceline.hostexec.sandbox.room import Room
 from paceline.hostexec.sandbox.workspace import Workspace
 from paceline.hostexec.timeouts import AdaptiveTimeouts
 
@@ -156,6 +157,7 @@ class HostExec:
                     timeout_s=limit_s,
                     output_bytes=limits.output_bytes,
                     drain_s=limits.drain_s,
+                    room=self._room(granted),
                 )
         except asyncio.CancelledError:
             # The cancellation goes first; a log that is full refuses the next command anyway.
@@ -171,6 +173,10 @@ class HostExec:
             raise SandboxError(f"the sandbox did not start the command: {problem}")
         self._learn(rule.id, ended, seconds)
         return self._judge(case, granted, ended, seconds, limit_s)
+
+    def _room(self, granted: Granted) -> Room | None:
+        writes = granted.rule.workspace and granted.rule.effect == "write"
+        return Room(self.workspace.path, self.limits.disk_bytes) if writes else None
 
     def _learn(self, rule: str, ended: Ended, seconds: float) -> None:
         self._mean_s += (seconds - self._mean_s) / 8

@@ -14,6 +14,7 @@ ExitKind = Literal[
     "memory_limit",
     "cpu_limit",
     "file_limit",
+    "disk_limit",
     "cancelled",
 ]
 

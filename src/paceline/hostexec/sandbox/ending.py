@@ -24,6 +24,7 @@ _ADVICE: Final[dict[ExitKind, str]] = {
     "output_limit": "Ask for less (head, tail, -n, -m), or raise hostexec.output_bytes.",
     "memory_limit": "Ask for less at once, or raise hostexec.memory_bytes.",
     "cpu_limit": "Ask for less at once: this limit is fixed.",
+    "disk_limit": "Write less at once: this limit is fixed. What was written is still there.",
     "file_limit": "Write less into one file: this limit is fixed.",
 }
 """What to do about a limit; for all else the command knows best."""
@@ -81,6 +82,7 @@ def _what_happened(result: CommandResult, limits: Limits, limit_s: float) -> str
         "output_limit": f"printed more than {limits.output_bytes} bytes and was stopped",
         "memory_limit": f"needed more than its {limits.memory_bytes} bytes of memory",
         "cpu_limit": f"used up its {limits.cpu_s}s of processor time",
+        "disk_limit": f"filled more than {limits.disk_bytes} bytes of the disk and was stopped",
         "file_limit": f"wrote a file of more than {limits.file_bytes} bytes",
         "signaled": f"was ended by {_signal_name(result.exit_code or 0)}",
     }

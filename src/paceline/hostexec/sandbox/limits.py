@@ -19,6 +19,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Address space of each process."""
     file_bytes: int = 16 * 1024**2
     """Size of each file written, and of the scratch directory as a whole."""
+    disk_bytes: int = 256 * 1024**2
+    """Added to the file system of the workspace by one command, seen within a few hundredths of
+    a second."""
     open_files: int = 128
     processes: int = 64
     output_bytes: int = 256 * 1024

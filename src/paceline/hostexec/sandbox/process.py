@@ -17,6 +17,7 @@ import msgspec
 
 from paceline.errors import Category, InvalidInputError, SandboxError
 from paceline.hostexec.sandbox.command import Launch
+from paceline.hostexec.sandbox.room import Room
 
 __all__ = ["Ended", "run"]
 
@@ -24,6 +25,7 @@ _CHUNK: Final = 64 * 1024
 _STOP_ROUNDS: Final = 200
 _STOP_ROUND_S: Final = 0.001
 _KILLED_WITHIN_S: Final = 5.0
+_LOOK_EVERY_S: Final = 0.02
 """A killed process is gone after this; only one stuck in the kernel is not."""
 
 
@@ -32,7 +34,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
     code: int
     """Exit code; negative: the signal that ended it."""
-    stopped: Literal["", "timeout", "output_limit"]
+    stopped: Literal["", "timeout", "output_limit", "disk_limit"]
     """Why we ended it; empty if it ended by itself."""
     stdout: bytes
     stderr: bytes
@@ -40,8 +42,16 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """It printed more than was kept."""
 
 
-async def run(launch: Launch, *, timeout_s: float, output_bytes: int, drain_s: float) -> Ended:
-    """Runs the process to its end, to `timeout_s`, or until it prints over `output_bytes`.
+async def run(
+    launch: Launch,
+    *,
+    timeout_s: float,
+    output_bytes: int,
+    drain_s: float,
+    room: Room | None = None,
+) -> Ended:
+    """Runs the process to its end, to `timeout_s`, or until it prints over `output_bytes` or
+    has taken all the `room` there is for it on the disk.
 
     However this ends, cancellation included, the process and its group are gone and reaped
     when it returns. Output still held open by others is read for at most `drain_s` seconds.
@@ -50,14 +60,12 @@ async def run(launch: Launch, *, timeout_s: float, output_bytes: int, drain_s: f
     (category unavailable) where the program is missing or the host starts no more processes.
     """
     process = _Process(*_start(launch), output_bytes)
-    stopped: Literal["", "timeout", "output_limit"] = ""
+    stopped: Literal["", "timeout", "output_limit", "disk_limit"] = ""
     interrupted = False
     try:
-        await asyncio.wait(
-            (process.exited, process.over), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
+        full = await process.wait(timeout_s, room)
         if not process.exited.done() and not process.over.done():
-            stopped = "timeout"
+            stopped = "disk_limit" if full else "timeout"
     finally:
         interrupted = await process.end(launch.grace_s, drain_s)
     if interrupted:
@@ -154,6 +162,20 @@ class _Process:
     def _exit(self) -> None:
         self._loop.remove_reader(self._handle)
         _set(self.exited)
+
+    async def wait(self, timeout_s: float, room: Room | None) -> bool:
+        """Until it ends, prints too much, or the time is up; True if the room was up before."""
+        end = self._loop.time() + timeout_s
+        while (left_s := end - self._loop.time()) > 0:
+            slice_s = left_s if room is None else min(left_s, _LOOK_EVERY_S)
+            done, _ = await asyncio.wait(
+                (self.exited, self.over), timeout=slice_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if done:
+                return False
+            if room is not None and room.used_up():
+                return True
+        return False
 
     def code(self) -> int:
         """Its exit code, once it has ended; that of a killed process if even that failed."""
