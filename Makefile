@@ -64,4 +64,4 @@ lock: $(VENV)/.dev  ## renew the pinned versions and hashes from pyproject.toml
 	  -c requirements/run.txt -o requirements/dev.txt
 
 clean:  ## remove everything that was made
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,9 +22,10 @@ from time import perf_counter_ns
 
 import msgspec
 
+from paceline.cache.decorator import cached
 from paceline.cache.disk import DiskTier
 from paceline.cache.keys import call_key, canonical
-from paceline.cache.lru import LRUCache, cached
+from paceline.cache.lru import LRUCache
 from paceline.cache.memory import MemoryTier
 from paceline.cache.snapshot import Snapshot
 from paceline.cache.tiered import ResultCache
@@ -52,7 +53,7 @@ from paceline.cache.tiered import ResultCache
 from paceline.clock import SystemClock
 clock = SystemClock()
 disk = DiskTier(pathlib.Path(sys.argv[1]), clock=clock, max_bytes=int(sys.argv[2]), on_trouble=print)
-cache = ResultCache(MemoryTier(1_000, clock=clock), disk, default_ttl_s=300)
+cache = ResultCache(MemoryTier(1_000, clock=clock), disk, clock=clock)
 start = time.perf_counter_ns()
 hit = cache.get(bytes.fromhex(sys.argv[3]))
 elapsed = time.perf_counter_ns() - start
@@ -94,12 +95,10 @@ def _memory_cases(keys: list[bytes], asked: list[bytes]) -> Iterator[Case]:
     clock = SystemClock()
     plain = dict.fromkeys(keys, "text")
     tier = MemoryTier[bytes, Snapshot](ENTRIES, clock=clock)
-    cache = ResultCache(tier, None, default_ttl_s=300)
+    cache = ResultCache(tier, None, clock=clock)
     for key in keys:
         cache.put(key, "text")
-    changeable = ResultCache(
-        MemoryTier[bytes, Snapshot](ENTRIES, clock=clock), None, default_ttl_s=300
-    )
+    changeable = ResultCache(MemoryTier[bytes, Snapshot](ENTRIES, clock=clock), None, clock=clock)
     for key in keys:
         changeable.put(key, _VALUE)
     yield "limit: dict.get", lambda: [plain.get(key) for key in asked], len(asked)
@@ -119,7 +118,7 @@ def _memory_cases(keys: list[bytes], asked: list[bytes]) -> Iterator[Case]:
 
 def _disk_cases(disk: DiskTier, raw: sqlite3.Connection, asked: list[bytes]) -> Iterator[Case]:
     sql = "SELECT payload, stored_ns, expires_ns, digest FROM results WHERE key = ?"
-    cache = ResultCache(MemoryTier(0, clock=SystemClock()), disk, default_ttl_s=300)
+    cache = ResultCache(MemoryTier(0, clock=SystemClock()), disk, clock=SystemClock())
     yield (
         "limit: sqlite3 read",
         lambda: [raw.execute(sql, (key,)).fetchone() for key in asked],

@@ -18,7 +18,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from paceline.cache.lru import LRUCache, cached
+    from paceline.cache.decorator import cached
+    from paceline.cache.lru import LRUCache
     from paceline.call import (
         Call,
         Caller,
@@ -76,7 +77,7 @@ _HOMES: Final = {
     "Settings": "config",
     "Source": "call",
     "SyncRuntime": "sync",
-    "cached": "cache.lru",
+    "cached": "cache.decorator",
     "file_reads": "tags",
     "file_writes": "tags",
     "track_performance": "metrics.performance",

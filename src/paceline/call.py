@@ -151,7 +151,7 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     @property
     def repeatable(self) -> bool:
         """Whether running it twice, or for nothing, does no harm."""
-        return self.kind in (EffectKind.PURE, EffectKind.READ)
+        return self.kind is EffectKind.READ or self.kind is EffectKind.PURE
 
 
 UNKNOWN = Effect(EffectKind.UNKNOWN)
@@ -163,6 +163,12 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     `ttl_s`: seconds a result stays valid, 0 for never stored, None for the default of the
     cache. `scope` None: user when known, else session. `timeout_s`: the limit of one
     execution. `signature` names the class of calls whose figures belong together.
+
+    `stale_s`: seconds after `ttl_s` in which the result is still served while it is computed
+    anew; `stale_if_error_s`: in which it is served if that fails (None: the settings). `files`
+    are absolute paths the result depends on: changing one, by whomever, makes it stale.
+    `world` names the state a sandbox or replay starts from: sessions that made the same writes
+    in it share results, and no other. `cost_usd` is the price of one execution.
     """
 
     effect: Effect = UNKNOWN
@@ -170,11 +176,17 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     scope: ScopeLevel | None = None
     timeout_s: float | None = None
     signature: str = ""
+    stale_s: float | None = None
+    stale_if_error_s: float | None = None
+    files: tuple[str, ...] = ()
+    world: str | None = None
+    cost_usd: float = 0.0
 
     @property
     def cacheable(self) -> bool:
         """Whether a result of this call may be stored and shared."""
-        return self.effect.repeatable and self.ttl_s != 0
+        kind = self.effect.kind
+        return (kind is EffectKind.READ or kind is EffectKind.PURE) and self.ttl_s != 0
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -211,6 +223,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
     Durations are nanoseconds: `queue_ns` waiting for capacity, `execute_ns` in the agent,
     `total_ns` from the request to this outcome. `attempts` is 0 when nothing was executed.
+    `saved_ns` is what executing took when a result that is served again was made.
     """
 
     call_id: str
@@ -225,6 +238,7 @@ class Outcome(msgspec.Struct, frozen=True):
     total_ns: int = 0
     tokens: Tokens | None = None
     cost_usd: float | None = None
+    saved_ns: int = 0
 
     @property
     def ok(self) -> bool:

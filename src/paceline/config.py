@@ -32,6 +32,7 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 # The bound also keeps out infinity, which clocks and timers cannot count.
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Limit = Annotated[float, Meta(gt=0, le=1e9)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,10 +58,39 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     enabled: bool = True
     hot_entries: Count = 1_000
     """Results kept in memory."""
+    hot_bytes: Count = 64 * 1024 * 1024
+    """Size limit of the results kept in memory, in bytes; 0 is no limit."""
+    policy: Literal["auto", "lru", "s3fifo", "tinylfu", "lirs", "gdsf"] = "auto"
+    """Which results leave memory first; auto chooses while it runs what would hit most."""
     warm_bytes: Count = 256 * 1024 * 1024
     """Size limit of the cache file, in bytes; 0 turns the warm tier off."""
+    warm_start_entries: Count = 0
+    """Results brought from the file into memory when Paceline starts, beside the first calls: those
+    first that were asked for again."""
     default_ttl_s: Seconds = 300.0
     """How long a result is valid where its agent does not say."""
+    jitter: Share = 0.0
+    """Lifetimes are shortened at random by up to this share, so that results stored together do
+    not expire together; 0 to 1."""
+    early_refresh: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """Compute results anew shortly before they expire, the earlier the longer that takes: the
+    beta of XFetch, 0 for never, 1 as its authors propose."""
+    stale_s: Seconds = 0.0
+    """How long an expired result is served while it is computed anew, where its agent does not
+    say."""
+    stale_if_error_s: Seconds = 0.0
+    """How long an expired result is served if computing it anew fails, where its agent does not
+    say."""
+    lease_wait_s: Seconds = 30.0
+    """How long to wait for another process that computes the same result, before computing it
+    here; 0 does not wait."""
+    shared_url: str = ""
+    """Address of the cold tier that machines share, such as "redis://127.0.0.1:6379/0"; empty
+    for none. Needs the extra `paceline[redis]`."""
+    shared_budget_s: Limit = 0.05
+    """How long the cold tier may keep a call waiting; then the answer is a miss."""
+    shared_namespace: Annotated[str, Meta(min_length=1)] = "paceline"
+    """Beginning of all names in the cold tier: those who share results use the same."""
 
 
 class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

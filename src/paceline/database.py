@@ -6,6 +6,7 @@ connection shared between threads. Every sqlite3 exception ends here as a Storag
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -17,10 +18,12 @@ import msgspec
 
 from paceline.errors import Category, CorruptStoreError, StorageError
 
-__all__ = ["BatchWriter", "Schema", "connect", "storage_errors"]
+__all__ = ["BatchWriter", "Schema", "Work", "connect", "storage_errors"]
 
 Parameters = tuple[object, ...]
-Statement = tuple[str, Parameters | Callable[[], Parameters]]
+Work = Callable[[sqlite3.Connection], object]
+Statement = tuple[str | Work, Parameters | Callable[[], Parameters], int]
+"""What to do, with which values, and how many bytes of the backlog it is."""
 
 _BUSY_MS: Final = 5_000
 _OURS: Final = 0x50414345  # "PACE"
@@ -32,20 +35,23 @@ class Schema(msgspec.Struct, frozen=True):
 
     `durable` waits for the disk at every commit (synchronous=FULL), for what must survive a
     power cut; otherwise a crash of the process loses nothing and a power cut the last commits.
-    `max_bytes` bounds the file; a write beyond it fails as on a full disk.
+    `max_bytes` bounds the file; a write beyond it fails as on a full disk. `cache_kib` is how much
+    of the file a connection keeps in memory (None: SQLite's 2 MB).
     """
 
     version: int
     statements: tuple[str, ...]
     durable: bool = False
     max_bytes: int | None = None
+    cache_kib: int | None = None
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Generator[None]:
     """Turns sqlite3 and file system exceptions about `path` into StorageErrors.
 
-    That of a file which another process holds locked is transient, by its category.
+    Of category UNAVAILABLE, which is transient, for a file that another process holds locked;
+    EXHAUSTED when the disk, or the limit of the file, is full.
     """
     try:
         yield
@@ -59,10 +65,16 @@ def storage_errors(path: Path) -> Generator[None]:
         raise StorageError(
             f"{path}: {text}",
             next_step=_advice(text, path),
-            category=Category.UNAVAILABLE if "locked" in text else None,
+            category=_category(text),
         ) from exc
     except OSError as exc:
         raise StorageError(f"{path}: {exc.strerror or exc}") from exc
+
+
+def _category(text: str) -> Category | None:
+    if "locked" in text:
+        return Category.UNAVAILABLE
+    return Category.EXHAUSTED if "full" in text else None
 
 
 def _advice(text: str, path: Path) -> str:
@@ -112,6 +124,8 @@ def _prepare(db: sqlite3.Connection, path: Path, schema: Schema, *, read_only: b
         db.execute("PRAGMA journal_mode=WAL")
     db.execute(f"PRAGMA synchronous={'FULL' if schema.durable else 'NORMAL'}")
     db.execute("PRAGMA temp_store=MEMORY")
+    if schema.cache_kib is not None:
+        db.execute(f"PRAGMA cache_size=-{schema.cache_kib}")
     if schema.max_bytes is not None:
         page = db.execute("PRAGMA page_size").fetchone()[0]
         db.execute(f"PRAGMA max_page_count={max(1, schema.max_bytes // page)}")
@@ -165,9 +179,10 @@ class BatchWriter:
 
     The caller pays for an append to a queue. What arrives while a transaction commits shares
     the next one, so batches grow with the load. A batch that fails is lost and counted; later
-    batches are tried anew. With `max_pending` statements waiting, further ones are lost and
+    batches are tried anew. What could not even be made is of category EXECUTION. With `max_pending` statements waiting, further ones are lost and
     counted too: memory is bounded. `on_loss` is told (on the writer's thread) when losing
-    starts, and when it goes on for a reason of another category.
+    starts, and when it goes on for a reason of another category. In a process forked off after
+    opening, all is lost and counted: neither the thread nor the connection can be used there.
     """
 
     def __init__(
@@ -183,17 +198,22 @@ class BatchWriter:
         """Opens the file at once, so that a file that cannot be used is known here."""
         self.path = path
         self.lost = 0
+        self._pid = os.getpid()
         self._db = connect(path, schema)
         self._on_loss = on_loss
         self._linger_s = linger_s
         self._batch = batch
         self._max_pending = max_pending
         self._queue: deque[Statement] = deque()
+        self._after: deque[tuple[int, Callable[[], object]]] = deque()
         self._wake = threading.Event()
+        self._hurry = threading.Event()  # somebody waits: no lingering
         self._order = threading.Lock()
         self._state = threading.Condition()
         self._submitted = 0
+        self._submitted_bytes = 0
         self._settled = 0
+        self._settled_bytes = 0
         self._refusing = False  # the queue was full, and has not been empty since
         self._closed = False
         self._losing: Category | None = None
@@ -207,54 +227,105 @@ class BatchWriter:
         """The number of the last statement that is committed or counted as lost."""
         return self._settled
 
-    def submit(self, sql: str, parameters: Parameters | Callable[[], Parameters]) -> int:
+    @property
+    def backlog_bytes(self) -> int:
+        """The bytes of what waits to be written, as told to `submit`."""
+        return self._submitted_bytes - self._settled_bytes
+
+    def submit(
+        self, sql: str, parameters: Parameters | Callable[[], Parameters], size: int = 0
+    ) -> int:
         """Queues one statement; returns its number. After `close` it is counted as lost.
 
         Parameters that cost something to make may be given as a function, which the writer's
-        thread calls; if it raises, this statement is lost.
+        thread calls; if it raises, this statement is lost. `size` is its part of the backlog.
         """
+        return self._enqueue((sql, parameters, size))
+
+    def run(self, work: Work) -> int:
+        """Queues a function of the connection, called in its turn, in the same transaction.
+
+        If it raises, what it did before stays done, and it is counted as lost.
+        """
+        return self._enqueue((work, (), 0))
+
+    def after_written(self, callback: Callable[[], object]) -> None:
+        """Calls `callback`, on the writer's thread, once all that was submitted before is
+        committed or lost; at once when nothing is written any more."""
+        with self._order:
+            if not self._closed and os.getpid() == self._pid:
+                self._after.append((self._submitted, callback))
+                callback = self._wake.set
+        callback()
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Waits until all that was submitted before is committed or lost; False on time-out."""
+        if os.getpid() != self._pid:
+            return True
+        goal = self._submitted
+        self._hurry.set()
+        with self._state:
+            return self._state.wait_for(lambda: self._settled >= goal, timeout_s)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Writes what is queued, then closes the file. Closing again does nothing."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        with self._order:
+            self._closed = True
+        self._hurry.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def _enqueue(self, statement: Statement) -> int:
+        if os.getpid() != self._pid:  # before any lock: a thread of the parent's may hold it
+            self._forked()
+            return self._submitted
         with self._order:
             if self._closed or len(self._queue) >= self._max_pending:
                 self._refusing = True
                 with self._state:
                     self.lost += 1
                 return self._submitted
-            self._queue.append((sql, parameters))
+            self._queue.append(statement)
+            self._submitted_bytes += statement[2]
             self._submitted += 1
             number = self._submitted
-        self._wake.set()
+        # The writer clears this before it empties the queue, so what was appended is seen.
+        if not self._wake.is_set():
+            self._wake.set()
         return number
 
-    def flush(self, timeout_s: float | None = None) -> bool:
-        """Waits until all that was submitted before is committed or lost; False on time-out."""
-        goal = self._submitted
-        with self._state:
-            return self._state.wait_for(lambda: self._settled >= goal, timeout_s)
-
-    def close(self, timeout_s: float = 10.0) -> None:
-        """Writes what is queued, then closes the file. Closing again does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        self._wake.set()
-        self._thread.join(timeout_s)
+    def _forked(self) -> None:
+        self.lost += 1
+        if self._losing is not Category.INVALID:
+            self._losing = Category.INVALID
+            self._on_loss(
+                StorageError(
+                    f"{self.path} was opened before this process was forked off",
+                    next_step="Open it anew in the child process, or start that by spawning.",
+                    category=Category.INVALID,
+                )
+            )
 
     def _run(self) -> None:
-        pause = threading.Event()  # never set: waiting on it is a sleep
         told = False
         try:
             while True:
                 self._wake.wait()
-                if not self._closed and len(self._queue) < self._batch:
-                    pause.wait(self._linger_s)
+                if len(self._queue) < self._batch:
+                    self._hurry.wait(self._linger_s)
                 self._wake.clear()
+                self._hurry.clear()
                 while self._queue:
                     self._commit([self._queue.popleft() for _ in range(self._take())])
                     if self._refusing and not told:
                         told = True
                         self._on_loss(self._refusal())
                 told = self._refusing = False
-                if self._closed:
+                self._call_back()
+                if self._closed and not self._queue:
+                    self._call_back()  # what came between the last ones and the closing
                     return
         finally:
             self._db.close()
@@ -271,27 +342,36 @@ class BatchWriter:
 
     def _commit(self, batch: list[Statement]) -> None:
         rows = [row for statement in batch if (row := self._made(statement)) is not None]
+        lost = self.lost  # of those that could be made
         try:
             with storage_errors(self.path):
                 self._write(rows)
-            if len(rows) == len(batch):
+            if self.lost == lost and len(rows) == len(batch):
                 self._losing = None
         except StorageError as exc:
             self._lose(len(rows), exc)
         finally:
+            size = sum(statement[2] for statement in batch)
             with self._state:
                 self._settled += len(batch)
+                self._settled_bytes += size
                 self._state.notify_all()
+        self._call_back()
 
-    def _made(self, statement: Statement) -> tuple[str, Parameters] | None:
-        sql, parameters = statement
+    def _made(self, statement: Statement) -> tuple[str | Work, Parameters] | None:
+        action, parameters, _ = statement
         try:
-            return sql, parameters() if callable(parameters) else parameters
+            return action, parameters() if callable(parameters) else parameters
         except Exception as exc:  # noqa: BLE001 (one bad row must not end the writing of all)
-            error = StorageError(f"a row for {self.path} could not be made: {exc!r}")
-            error.__cause__ = exc
-            self._lose(1, error)
+            self._lose(1, self._caused(exc))
             return None
+
+    def _caused(self, exc: Exception) -> StorageError:
+        error = StorageError(
+            f"what was to be done to {self.path} failed: {exc!r}", category=Category.EXECUTION
+        )
+        error.__cause__ = exc
+        return error
 
     def _lose(self, rows: int, error: StorageError) -> None:
         with self._state:
@@ -300,12 +380,41 @@ class BatchWriter:
             self._losing = error.category
             self._on_loss(error)
 
-    def _write(self, rows: list[tuple[str, Parameters]]) -> None:
+    def _write(self, rows: list[tuple[str | Work, Parameters]]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            for sql, parameters in rows:
-                self._db.execute(sql, parameters)
+            start = 0
+            for end in range(1, len(rows) + 1):
+                action = rows[start][0]
+                if end == len(rows) or rows[end][0] is not action:
+                    self._perform(action, [row[1] for row in rows[start:end]])
+                    start = end
             self._db.execute("COMMIT")
         except BaseException:
             _rollback(self._db)
             raise
+
+    def _perform(self, action: str | Work, rows: list[Parameters]) -> None:
+        if not isinstance(action, str):
+            for _ in rows:
+                self._work(action)
+        elif len(rows) == 1:
+            self._db.execute(action, rows[0])
+        else:
+            self._db.executemany(action, rows)
+
+    def _work(self, work: Work) -> None:
+        try:
+            work(self._db)
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception as exc:  # noqa: BLE001 (somebody's function must not end the writing)
+            self._lose(1, self._caused(exc))
+
+    def _call_back(self) -> None:
+        while self._after and self._after[0][0] <= self._settled:
+            _, callback = self._after.popleft()
+            try:
+                callback()
+            except Exception as exc:  # noqa: BLE001 (as above)
+                self._on_loss(self._caused(exc))

@@ -64,6 +64,11 @@ class Home:
         return self.path / "generations"
 
     @property
+    def leases(self) -> Path:
+        """Locks of results that are being computed, shared by all processes of this home."""
+        return self.path / "leases"
+
+    @property
     def history(self) -> Path:
         """The record of every call."""
         return self.path / "history.db"

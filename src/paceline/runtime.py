@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import random
@@ -40,8 +39,10 @@ from paceline.errors import InvalidInputError, PacelineError, RuntimeClosedError
 from paceline.home import Home
 from paceline.hostexec.setup import host_agent
 from paceline.metrics.collector import MetricsCollector
-from paceline.path import CallPath, Execution, Job
+from paceline.path import Attempts, CallPath, Execution, Identity, Job
+from paceline.path.jobs import HOST_EXEC, Jobs
 from paceline.redaction import Redactor, environment_secrets
+from paceline.results import Ahead, Results, WarmCall
 from paceline.state import State
 
 __all__ = ["AgentOptions", "CallOptions", "Runtime"]
@@ -51,7 +52,7 @@ F = TypeVar("F", bound=Callable[..., object])
 _log = logging.getLogger("paceline")
 _NS: Final = 1_000_000_000
 _LONGEST_S: Final = 366 * 86_400
-_HOST_EXEC: Final = "host_exec"
+_NO_CONTEXT: Final[Mapping[str, object]] = {}
 
 
 class AgentOptions(TypedDict, total=False):
@@ -67,6 +68,10 @@ class AgentOptions(TypedDict, total=False):
     timeout: float
     max_concurrency: int
     capabilities: Sequence[str]
+    stale_while_revalidate: float
+    stale_if_error: float
+    cost_usd: float
+    result_hints: Literal["mcp"]
 
 
 class CallOptions(TypedDict, total=False):
@@ -133,8 +138,7 @@ class Runtime:
         self._open = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = contextlib.AsyncExitStack()
-        self._jobs: dict[str, tuple[AgentSpec, Job]] = {}
-        self._gates: dict[str, Gate] = {}
+        self._results: Results | None = None
         self.metrics = MetricsCollector(clock=self._clock)
         self.registry = AgentRegistry(
             self._dirs,
@@ -180,6 +184,7 @@ class Runtime:
             home if self._persist else None,
             clock=self._clock,
             redactor=redactor,
+            rng=self._rng,
             notice=self._notice,
         )
         await parts.enter_async_context(state)
@@ -187,20 +192,38 @@ class Runtime:
         # Threads that are left behind may still write, and must be able to say so.
         parts.callback(lambda: None if self._pool.in_use else state.generations.close())
         parts.callback(self._pool.close)
-        self._runner = AgentRunner(self._pool, ended=self._ended)
-        self._path = CallPath(
+        self._jobs = Jobs(
+            AgentRunner(self._pool, ended=self._ended),
+            self._pool,
+            self.settings.run,
+            there=self.registry.snapshot,
+        )
+        self._identity = Identity(state.generations, clock=self._clock)
+        attempts = Attempts(
             clock=self._clock,
-            cache=state.cache,
-            generations=state.generations,
             gate=Gate(
                 "the runtime", self.settings.run.max_concurrency, self.settings.run.max_queue
             ),
             retry=RetryPolicy(self.settings.run.max_attempts),
             rng=self._rng,
+            identity=self._identity,
+        )
+        self._path = CallPath(
+            clock=self._clock,
+            cache=state.cache,
+            identity=self._identity,
+            attempts=attempts,
             observers=[self.metrics.observe, *([state.history.observe] if state.history else [])],
             instance=f"local:{os.getpid()}",
         )
         parts.push_async_callback(self._path.close)
+        self._results = Results(
+            state,
+            self._identity,
+            clock=self._clock,
+            names=self.registry.snapshot,
+            ahead=Ahead(self._prepare, self._path.run),
+        )
         self._add_host_exec(home, environ, redactor)
         await self.registry.reload_async()
         if self.settings.agents.watch:
@@ -211,9 +234,9 @@ class Runtime:
         if call.plan.effect.kind is not EffectKind.WRITE or self._loop is None:
             return
         try:
-            self._loop.call_soon_threadsafe(self._path.invalidate, call)
+            self._loop.call_soon_threadsafe(self._identity.changed, call)
         except RuntimeError:  # the loop is closed: only other processes can still read
-            self._path.invalidate(call)
+            self._identity.changed(call)
 
     def _add_host_exec(self, home: Home, environ: Mapping[str, str], redactor: Redactor) -> None:
         """Registers the built-in agent; where it cannot be used, the others still can."""
@@ -230,7 +253,7 @@ class Runtime:
                 on_warning=self.notices.append,
                 guarded=self._guarded,
             )
-            self.registry.add_object(_HOST_EXEC, agent)
+            self.registry.add_object(HOST_EXEC, agent)
         except PacelineError as exc:
             self._notice("host_exec is not available", exc)
 
@@ -252,6 +275,13 @@ class Runtime:
         _log.warning("%s: %s", what, exc)
 
     # -- use ----------------------------------------------------------------------------------
+
+    @property
+    def results(self) -> Results:
+        """What is cached: to look at, take away and make ahead. Raises RuntimeClosedError."""
+        if self._results is None:
+            raise RuntimeClosedError("the runtime is not open")
+        return self._results
 
     async def run(
         self,
@@ -282,7 +312,7 @@ class Runtime:
         call, error = self._call(
             spec,
             input,
-            context or {},
+            context or _NO_CONTEXT,
             self._caller(caller, user, around),
             priority=priority,
             deadline_ns=_deadline_ns(around, timeout, self._clock),
@@ -292,11 +322,24 @@ class Runtime:
         self._in_flight += 1
         self._idle.clear()
         try:
-            return await self._path.run(call, self._job(spec), use_cache=use_cache)
+            return await self._path.run(call, self._jobs.of(spec), use_cache=use_cache)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+    def _prepare(self, wanted: WarmCall) -> tuple[Call, Job]:
+        """The call of which the result is wanted ahead. Raises PacelineError."""
+        around, priority, context = self._around(), Priority.SPECULATIVE, wanted.context or {}
+        _check_request(wanted.agent, wanted.input, None, wanted.caller, context, priority, None)
+        spec = self.registry.get(wanted.agent)
+        caller = self._caller(wanted.caller, None, around)
+        call, error = self._call(
+            spec, wanted.input, context, caller, priority=priority, deadline_ns=None
+        )
+        if error is not None:
+            raise error
+        return call, self._jobs.of(spec)
 
     async def run_agent_async(self, agent_name: str, agent_input: str) -> object:
         """The agent's value; raises what went wrong instead of returning it."""
@@ -368,59 +411,28 @@ class Runtime:
         deadline_ns: int | None,
     ) -> tuple[Call, PacelineError | None]:
         """The call, and what speaks against running it at all."""
-        plan, error = Plan(), None
+        error = None
         try:
             plan = spec.plan(query, context)
         except PacelineError as exc:
-            error = exc
+            plan, error = Plan(), exc
         parent = current_call.get()
         self._calls += 1
         call_id = f"{self._session}-{self._calls}"
         call = Call(
-            id=call_id,
-            kind=Kind.AGENT,
-            name=spec.name,
-            arguments={**context, "query": query},
-            caller=caller,
-            scope=Scope.of(caller, plan.scope),
-            plan=plan,
-            priority=priority,
-            deadline_ns=deadline_ns,
-            parent_id=parent.id if parent is not None else None,
-            trace_id=parent.trace_id if parent is not None else call_id,
+            call_id,
+            Kind.AGENT,
+            spec.name,
+            {**context, "query": query} if context else {"query": query},
+            caller,
+            Scope.of(caller, plan.scope),
+            plan,
+            priority,
+            deadline_ns,
+            parent.id if parent is not None else None,
+            parent.trace_id if parent is not None else call_id,
         )
         return call, error
-
-    def _job(self, spec: AgentSpec) -> Job:
-        """How this version of the agent is run; made once a version."""
-        known = self._jobs.get(spec.name)
-        if known is not None and known[0] is spec:
-            return known[1]
-        job = Job(
-            execute=functools.partial(self._runner.run, spec),
-            version=spec.version,
-            result_type=spec.result_type,
-            gate=self._gate(spec),
-            workers=None if spec.is_async else self._pool.gate,
-            timeout_s=spec.timeout_s or self.settings.run.timeout_s,
-            trusted=spec.source == "builtin" and spec.name == _HOST_EXEC,
-        )
-        there = self.registry.snapshot()  # what is gone is not to be kept alive here
-        self._jobs = {name: known for name, known in self._jobs.items() if name in there}
-        self._jobs[spec.name] = spec, job
-        return job
-
-    def _gate(self, spec: AgentSpec) -> Gate | None:
-        """The agent's own limit. It outlives versions: calls on the old code still count."""
-        if spec.max_concurrency is None:
-            return None
-        gate = self._gates.get(spec.name)
-        if gate is None:
-            gate = Gate(f"agent {spec.name}", spec.max_concurrency, self.settings.run.max_queue)
-            self._gates[spec.name] = gate
-        elif gate.capacity != spec.max_concurrency:
-            gate.resize(spec.max_concurrency)
-        return gate
 
 
 def _deadline_ns(around: Execution | None, timeout_s: float | None, clock: Clock) -> int | None:

@@ -8,15 +8,20 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import random
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self, final
+from typing import TYPE_CHECKING, Final, Self, final
 
 from paceline.cache.disk import DiskTier
+from paceline.cache.disk_reader import DiskReader
 from paceline.cache.generations import Generations
+from paceline.cache.leases import FileLeases
 from paceline.cache.memory import MemoryTier
 from paceline.cache.snapshot import Snapshot
-from paceline.cache.tiered import ResultCache
+from paceline.cache.statistics import Windows
+from paceline.cache.tiered import Freshness, ResultCache
+from paceline.cache.warm_start import warm_start
 from paceline.clock import Clock
 from paceline.config import Settings
 from paceline.errors import PacelineError, StorageError
@@ -24,10 +29,15 @@ from paceline.history.sqlite import SqliteHistory
 from paceline.home import Home
 from paceline.redaction import Redactor
 
+if TYPE_CHECKING:
+    from paceline.cache.redis_tier import RedisTier
+
 __all__ = ["State"]
 
 _TIDY_S: Final = 5.0
 _TURNS_OF_PRUNING: Final = 720
+_REMOVED: Final = "cache:removed"
+"""The tag that is written when single results are removed."""
 
 
 @final
@@ -41,24 +51,35 @@ class State:
         *,
         clock: Clock,
         redactor: Redactor,
+        rng: random.Random,
         notice: Callable[[str, PacelineError], None],
     ) -> None:
         """Opens all parts; `home` None keeps everything in memory. `notice(what, error)` is told
         of what cannot be used, from any thread."""
         self._settings = settings
         self._notice = notice
+        self._rng = rng
+        self._clock = clock
         self._stop = asyncio.Event()
         self.generations = Generations(
             home.generations if home is not None else None,
             on_trouble=lambda exc: notice("invalidation across processes", exc),
         )
-        self._disk = self._open_disk(home, clock)
-        self.cache = self._open_cache(clock)
+        self.windows = Windows()
+        self._last_removal = self.generations.read((_REMOVED,))
+        self.disk = self._open_disk(home, clock)
+        """None without a warm tier."""
+        self._leases = self._open_leases(home)
+        self._shared = self._make_shared(clock)
+        self.memory = self._open_memory(clock)
+        self.cache = self._open_cache(clock, redactor)
         self.history = self._open_history(home, clock, redactor)
         """None where calls are not recorded."""
 
     async def __aenter__(self) -> Self:
-        self._tidying = asyncio.create_task(self._tidy())
+        if self._shared is not None:
+            await self._shared.__aenter__()
+        self._working = asyncio.gather(self._tidy(), self._load())
         return self
 
     async def __aexit__(
@@ -69,13 +90,18 @@ class State:
     ) -> None:
         self._stop.set()
         try:
-            await self._tidying
+            await self._working
+            await self.cache.settle()
         finally:
+            if self._shared is not None:
+                await self._shared.__aexit__(kind, error, trace)
             await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        if self._disk is not None:
-            self._disk.close()
+        if self.disk is not None:
+            self.disk.close()
+        if self._leases is not None:
+            self._leases.close()
         if self.history is not None:
             self.history.close()
 
@@ -90,11 +116,62 @@ class State:
             on_trouble=lambda exc: self._notice("the warm tier", exc),
         )
 
-    def _open_cache(self, clock: Clock) -> ResultCache:
+    def _open_leases(self, home: Home | None) -> FileLeases | None:
         wanted = self._settings.cache
-        entries = wanted.hot_entries if wanted.enabled else 0
-        memory = MemoryTier[bytes, Snapshot](entries, clock=clock)
-        return ResultCache(memory, self._disk, default_ttl_s=wanted.default_ttl_s)
+        if self.disk is None or home is None or not wanted.lease_wait_s:
+            return None
+        return FileLeases(
+            home.leases,
+            on_trouble=lambda exc: self._notice("computing once for all processes", exc),
+            rng=self._rng,
+        )
+
+    def _make_shared(self, clock: Clock) -> "RedisTier | None":
+        wanted = self._settings.cache
+        if not wanted.enabled or not wanted.shared_url:
+            return None
+        from paceline.cache.redis_tier import RedisTier  # noqa: PLC0415 (needs the extra)
+
+        return RedisTier(
+            wanted.shared_url,
+            clock=clock,
+            budget_s=wanted.shared_budget_s,
+            namespace=wanted.shared_namespace,
+            on_trouble=lambda exc: self._notice("the cold tier", exc),
+            on_invalidated=lambda key: self.cache.dropped_elsewhere(key),  # noqa: PLW0108 (is made later)
+            generations=self.generations,
+            dice=self._rng,
+        )
+
+    def _open_memory(self, clock: Clock) -> MemoryTier[bytes, Snapshot]:
+        wanted = self._settings.cache
+        return MemoryTier[bytes, Snapshot](
+            wanted.hot_entries if wanted.enabled else 0,
+            clock=clock,
+            max_bytes=wanted.hot_bytes or None,
+            on_evict=lambda entry: self.cache.demote(entry),  # noqa: PLW0108 (is made below)
+            rng=self._rng,
+        )
+
+    def _open_cache(self, clock: Clock, redactor: Redactor) -> ResultCache:
+        wanted = self._settings.cache
+        return ResultCache(
+            self.memory,
+            self.disk,
+            self._shared,
+            self._leases,
+            clock=clock,
+            freshness=Freshness(
+                default_ttl_s=wanted.default_ttl_s,
+                jitter=wanted.jitter,
+                early=wanted.early_refresh,
+                stale_s=wanted.stale_s,
+                stale_if_error_s=wanted.stale_if_error_s,
+                lease_wait_s=wanted.lease_wait_s,
+            ),
+            redact=redactor.text,
+            rng=self._rng,
+        )
 
     def _open_history(
         self, home: Home | None, clock: Clock, redactor: Redactor
@@ -114,12 +191,44 @@ class State:
             self._notice("calls are not recorded", exc)
             return None
 
+    def removed(self) -> None:
+        """To be told when single results were removed: other processes of this home let go of
+        what they hold in memory, within seconds, and find in the file what is still there."""
+        self.generations.bump((_REMOVED,))
+        self._last_removal = self.generations.read((_REMOVED,))
+
+    def _follow_removals(self) -> None:
+        latest = self.generations.read((_REMOVED,))
+        if latest != self._last_removal:
+            self._last_removal = latest
+            self.memory.clear()
+
+    async def _load(self) -> None:
+        """Fills memory with what the file has that is worth most, beside the first calls."""
+        wanted = self._settings.cache
+        if self.disk is None or not wanted.warm_start_entries:
+            return
+        reader = DiskReader(self.disk.path, clock=self._clock)
+        try:
+            await warm_start(
+                self.memory,
+                reader,
+                wanted.warm_start_entries,
+                early=wanted.early_refresh,
+                flush=functools.partial(self.disk.flush, 1.0),
+                stopped=self._stop.is_set,
+            )
+        except StorageError as exc:
+            self._notice("filling memory from the warm tier", exc)
+
     async def _tidy(self) -> None:
         """Removes what is too old from the history, hourly, and sees to it every few seconds that
-        invalidation still reaches the other processes."""
+        invalidation and removals of the other processes are known here, and ours there."""
         kept = self._settings.history
         for turn in itertools.count():
             self.generations.check()
+            self._follow_removals()
+            self.windows.mark(self._clock.monotonic_ns(), self.cache.totals)
             if self.history is not None and turn % _TURNS_OF_PRUNING == 0:
                 max_age_s = kept.retention_days * 86_400
                 prune = functools.partial(self.history.prune, max_age_s=max_age_s)

@@ -1,7 +1,7 @@
 """What the public names promise to a type checker. Checked, never run."""
 
 import asyncio
-from typing import assert_type
+from typing import Any, assert_type
 
 from paceline import (
     Call,
@@ -24,7 +24,12 @@ from paceline import (
     file_writes,
     track_performance,
 )
+from paceline.agents.kept_results import Hit
+from paceline.agents.result_cache import AgentCache
+from paceline.cache.memo import CacheInfo
+from paceline.cache.tiered_cache import CacheTier, TieredCache, TieredStats
 from paceline.metrics.collector import Snapshot
+from paceline.results import OpenedResult, ResultStats, StoredResult, WarmCall, WarmReport
 
 
 async def calls() -> None:
@@ -57,6 +62,14 @@ def plans(call: Call) -> Plan:
     return Plan(Effect.write(*file_writes("/a")), ttl_s=0)
 
 
+def _shop_key(_: object, name: str) -> str:
+    return name.lower()
+
+
+def _shop_tags(_: object, name: str) -> tuple[str, ...]:
+    return (f"shop:{name}",)
+
+
 def parts() -> None:
     """Decorators keep the signature of what they decorate."""
     cache = LRUCache(max_size=10, default_ttl=60)
@@ -73,3 +86,69 @@ def parts() -> None:
         return str(number)
 
     assert_type(asyncio.run(later(1)), str)
+    assert_type(asyncio.run(later.bypass(number=1)), str)
+    assert_type(later.invalidate(1), bool)
+    assert_type(later.cache_info(), CacheInfo)
+    assert_type(later.cache_clear(), int)
+
+    class Shop:
+        @cached(
+            cache,
+            ttl=lambda price: 60 if price else 5,
+            key=_shop_key,
+            ignore=("self",),
+            tags=_shop_tags,
+            scope=lambda: "ada",
+            condition=bool,
+            negative_ttl=1.0,
+            stale=30.0,
+            stale_if_error=600.0,
+            early=1.0,
+        )
+        def price(self, name: str) -> float:
+            return len(name) / 2
+
+    assert_type(Shop().price("tea"), float)
+    assert_type(Shop().price(name="tea"), float)
+    assert_type(Shop.price.invalidate(Shop(), "tea"), bool)
+    assert_type(cache.get("key"), Any)
+    assert_type(cache.invalidate(tag="shop:tea", predicate=lambda entry: entry.uses == 0), int)
+
+
+async def caches_by_hand() -> None:
+    """The caches of old take and give any value; figures are typed."""
+    tiers = TieredCache(100, 500, 2000, hot_ttl=None, directory="cache")
+    tiers.put("k", [1], priority="cold", ttl=5, tags=["t"])
+    tiers.put("k", [1], CacheTier.HOT)
+    assert_type(tiers.delete("k"), bool)
+    assert_type(tiers.stats(), TieredStats)
+    assert_type(tiers.stats().warm.share, float)
+    assert_type(tiers.recent(60).hit_rate, float)
+
+    @cached(tiers, ttl=5)
+    def double(number: int) -> int:
+        return number * 2
+
+    assert_type(double(2), int)
+
+    async def answer() -> int:
+        return 42
+
+    results = AgentCache(max_entries=500, default_ttl=300)
+    await results.put("agent", "input", 42, 60, user="ada", channel=7)
+    assert_type(await results.lookup("agent", "input", scope=ScopeLevel.GLOBAL), Hit | None)
+    assert_type(await results.get_or_run("agent", "input", answer, user="ada"), int)
+    assert_type(await results.clear_agent("agent"), int)
+
+
+async def results(runtime: Runtime) -> None:
+    """What is cached is typed data."""
+    assert_type(await runtime.results.stats(window_s=60), ResultStats)
+    assert_type(await runtime.results.entries(10, "size", agent="a"), list[StoredResult])
+    assert_type(await runtime.results.get("3f9a"), OpenedResult)
+    assert_type(await runtime.results.clear("a"), int)
+    assert_type(await runtime.results.remove(key="3f9a"), int)
+    call = WarmCall("a", "x", Caller("ada"))
+    assert_type(await runtime.results.warm([call, ("a", "y")], concurrency=2), WarmReport)
+    assert_type(await runtime.results.warm_from_history(top=5), WarmReport)
+    runtime.results.invalidate("tag")

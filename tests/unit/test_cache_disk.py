@@ -8,9 +8,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from paceline.cache.disk import DiskTier
+from paceline.cache.entry import PLAIN
 from paceline.database import Schema, connect
 from paceline.errors import CorruptStoreError, StorageError
 from paceline.testing.virtual_time import VirtualClock
@@ -76,7 +78,7 @@ def test_what_one_process_stores_another_finds(path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
     )
-    assert done.stdout == f"Found(value=b'mine', remaining_ns={_HOUR})\n"
+    assert done.stdout == f"Found(b'mine', {_HOUR}, {PLAIN})\n"
     assert mine.get(b"o" * 32) == b"theirs"
     mine.tier.close()
     assert mine.trouble == []
@@ -98,7 +100,7 @@ def test_values_outlive_the_tier(path: Path) -> None:
 
 
 def test_a_clock_set_back_prolongs_nothing(path: Path) -> None:
-    """A result from what is now the future is not believed. (S0-27)"""
+    """A result from what is now the future is not believed. (S0-27, D90)"""
     opened = _Opened(path)
     opened.put(_KEY, b"value", 10 * _S)
     opened.clock.advance(-3_600)
@@ -111,13 +113,18 @@ def test_a_clock_set_back_prolongs_nothing(path: Path) -> None:
     [
         "UPDATE results SET payload = CAST(x'00' || substr(payload, 2) AS BLOB)",
         "UPDATE results SET key = x'" + "61" * 32 + "'",
-        "UPDATE results SET expires_ns = expires_ns + 1",
-        "UPDATE results SET digest = x'00'",
+        "UPDATE results SET head = CAST(substr(head, 1, 19) || x'ff' || substr(head, 21) AS BLOB)",
+        "UPDATE results SET head = CAST(x'00000000' || substr(head, 5) AS BLOB)",
+        "UPDATE results SET head = x''",
+        "UPDATE results SET head = CAST(head || x'01' AS BLOB)",
+        "UPDATE results SET payload = x'80049503000000000000004b012e'",  # a pickle
+        "UPDATE results SET payload = CAST(substr(payload, 1, 3) AS BLOB)",
+        "UPDATE results SET payload = x'01c67fffffff'",  # of two gigabytes, it says
     ],
 )
 def test_a_changed_row_is_a_miss(path: Path, damage: str) -> None:
     """A value whose bytes, key or lifetime were changed in the file is never handed out, and is
-    removed."""
+    counted and removed. (D80, D81)"""
     opened = _Opened(path)
     opened.put(_KEY, b"value")
     opened.sql(damage)
@@ -125,6 +132,7 @@ def test_a_changed_row_is_a_miss(path: Path, damage: str) -> None:
     assert opened.get(b"a" * 32) is None
     assert opened.tier.flush(30)
     assert opened.sql("SELECT count(*) FROM results") == [(0,)]
+    assert opened.tier.snapshot().damaged == 1
     opened.put(_KEY, b"again")
     assert opened.get(_KEY) == b"again"
     assert opened.trouble == []
@@ -133,7 +141,7 @@ def test_a_changed_row_is_a_miss(path: Path, damage: str) -> None:
 
 def test_reads_without_checks_are_caught(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the checksum a displaced row would be found: the check above can fail."""
-    monkeypatch.setattr("paceline.cache.disk._digest", lambda *_: b"")
+    monkeypatch.setattr("paceline.cache.disk_rows.crc32", lambda *_: 0)
     opened = _Opened(path)
     opened.put(_KEY, b"value")
     opened.sql("UPDATE results SET key = x'" + "61" * 32 + "'")
@@ -173,7 +181,7 @@ def _newer(path: Path) -> None:
 @pytest.mark.parametrize("damage", [_text, _zeroed, _foreign])
 def test_a_file_that_is_not_ours_is_moved_aside(path: Path, damage: Any) -> None:
     """A damaged or foreign file is moved aside as it is, trouble is told once, and a new file
-    works."""
+    works. (D82)"""
     path.parent.mkdir()
     damage(path)
     content = path.read_bytes()
@@ -193,7 +201,7 @@ def test_a_file_that_is_not_ours_is_moved_aside(path: Path, damage: Any) -> None
 
 def test_a_file_of_another_version_is_replaced(path: Path) -> None:
     """A cache file of another version of ours is no trouble: a new one takes its place, and a
-    process that has the old one open goes on with that."""
+    process that has the old one open goes on with that. (D87)"""
     path.parent.mkdir()
     _newer(path)
     opened = _Opened(path)
@@ -220,7 +228,7 @@ def test_one_damaged_file_is_kept(path: Path) -> None:
 
 
 def test_an_empty_file_becomes_a_cache(path: Path) -> None:
-    """A file of no bytes is used as a new one."""
+    """A file of no bytes is used as a new one. (D82)"""
     path.parent.mkdir()
     path.touch()
     opened = _Opened(path)
@@ -233,7 +241,7 @@ def test_an_empty_file_becomes_a_cache(path: Path) -> None:
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9])
 def test_a_truncated_file_is_moved_aside(path: Path, keep: float) -> None:
     """With a file that was cut, trouble is told once, when it is opened or read; a value is found
-    whole or not at all, and the next process starts with a new file."""
+    whole or not at all, and the next process starts with a new file. (D82)"""
     path.parent.mkdir()
     _valid_file(path)
     with path.open("r+b") as file:
@@ -253,7 +261,7 @@ def test_a_truncated_file_is_moved_aside(path: Path, keep: float) -> None:
 
 def test_damage_while_in_use_is_a_miss(path: Path) -> None:
     """When the file turns out damaged while in use, trouble is told once, everything is a miss
-    from then on, and the file is moved aside for the next process."""
+    from then on, and the file is moved aside for the next process. (D82)"""
     path.parent.mkdir()
     _valid_file(path)
     opened = _Opened(path)
@@ -287,14 +295,14 @@ def test_a_file_that_another_process_replaced_stays(path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["/proc/none/cache.db", "directory"])
 def test_a_place_that_cannot_be_used_is_told(tmp_path: Path, place: str) -> None:
-    """Where no file can be opened, trouble is told once, and everything is a miss."""
+    """Where no file can be opened, trouble is told once, and everything is a miss. (D84)"""
     (tmp_path / "directory").mkdir()
     opened = _Opened(tmp_path / place)
     _check_all_misses(opened)
 
 
 def test_a_read_only_file_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a file that may not be written, trouble is told once, and everything is a miss."""
+    """With a file that may not be written, trouble is told once, and everything is a miss. (D84)"""
     _Opened(path).tier.close()
 
     def read_only(path: Path, schema: Schema, **_: Any) -> sqlite3.Connection:
@@ -308,15 +316,62 @@ def test_a_read_only_file_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_full_disk_is_told(path: Path) -> None:
-    """When the disk is full, trouble is told once, and everything is a miss from then on, what
-    was stored before included."""
+    """When the disk is full, trouble is told once, what was stored is still found, what is to be
+    stored is dropped and counted, and later, with room again, storing works. (D83)"""
     opened = _Opened(path)
     opened.put(_KEY, b"value")
-    assert opened.tier._files is not None
-    opened.tier._files.writer._db.execute("PRAGMA max_page_count=1")
+    _limit(opened, 1)
     opened.put(b"o" * 32, bytes(100_000))
-    assert "full" in str(opened.trouble[0])
-    _check_all_misses(opened)
+    for _ in range(3):
+        opened.put(b"n" * 32, bytes(100_000))
+        assert opened.get(b"n" * 32) is None
+        assert opened.get(_KEY) == b"value"
+    assert opened.tier.snapshot().dropped == 4
+    _limit(opened, 1_000)
+    opened.put(b"n" * 32, b"too early")
+    opened.clock.advance(10)
+    opened.put(b"n" * 32, b"value")
+    assert opened.get(b"n" * 32) == b"value"
+    assert [str(exc) for exc in opened.trouble if "full" not in str(exc)] == []
+    assert len(opened.trouble) == 1
+    opened.tier.close()
+
+
+def test_a_full_disk_brings_nothing_back(path: Path) -> None:
+    """What was removed on a full disk is never found again: all is a miss until the removal is
+    written. (D83)"""
+    opened = _Opened(path)
+    opened.put(_KEY, b"value")
+    opened.put(b"o" * 32, b"other")
+    _limit(opened, 1)
+    opened.put(b"n" * 32, bytes(100_000))
+
+    writer = opened.tier._files.writer  # type: ignore[union-attr]
+    writer._perform = _full  # type: ignore[method-assign]
+    opened.put(_KEY, b"newer")
+    assert (opened.get(_KEY), opened.get(b"o" * 32)) == (None, None)
+    for _ in range(3):
+        opened.clock.advance(20)
+        assert opened.get(_KEY) is None
+        assert opened.tier.flush(30)
+    del writer._perform
+    _limit(opened, 1_000)
+    opened.clock.advance(20)
+    assert opened.get(_KEY) is None
+    assert opened.tier.flush(30)
+    opened.put(_KEY, b"again")
+    assert (opened.get(_KEY), opened.get(b"o" * 32)) == (b"again", None)
+    assert len(opened.trouble) == 1
+    opened.tier.close()
+
+
+def _full(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+def _limit(opened: _Opened, pages: int) -> None:
+    assert opened.tier._files is not None
+    opened.tier._files.writer._db.execute(f"PRAGMA max_page_count={pages}")
 
 
 def _check_all_misses(opened: _Opened) -> None:
@@ -340,7 +395,7 @@ def test_a_locked_file_is_a_miss_and_no_trouble(path: Path) -> None:
     locked: list[str] = []
 
     class Locked:
-        def execute(self, *_: Any) -> Any:
+        def execute(self, *_: Any) -> Any:  # of a cursor
             locked.append("asked")
             error = sqlite3.OperationalError("database is locked")
             error.sqlite_errorcode = sqlite3.SQLITE_BUSY
@@ -349,7 +404,7 @@ def test_a_locked_file_is_a_miss_and_no_trouble(path: Path) -> None:
     files = opened.tier._files
     assert files is not None
     assert files.reader.execute("PRAGMA busy_timeout").fetchone() == (0,)
-    opened.tier._files = type(files)(files.identity, files.writer, Locked())  # type: ignore[arg-type]
+    opened.tier._files = msgspec.structs.replace(files, cursor=Locked())
     assert opened.get(_KEY) is None
     assert locked
     opened.tier._files = files
@@ -400,6 +455,7 @@ def test_without_eviction_the_limit_is_met_hard(
         opened.put(number.to_bytes(32, "big"), os.urandom(3_000))
     assert len(opened.trouble) == 1
     assert "full" in str(opened.trouble[0])
+    assert opened.tier.snapshot().dropped > 0
     opened.tier.close()
 
 
@@ -418,7 +474,7 @@ def test_the_dead_leave_before_the_oldest(path: Path) -> None:
 
 def test_what_is_too_large_is_not_stored(path: Path) -> None:
     """A value larger than a 32nd of the limit is not stored, and what it would have replaced is
-    gone. (S0-43)"""
+    gone. (S0-43, D91)"""
     opened = _Opened(path, 320_000)
     opened.put(_KEY, b"small")
     opened.put(_KEY, bytes(10_001))

@@ -384,9 +384,8 @@ def _threads(flight: ThreadFlight[str, str], work: _ThreadWork, count: int) -> l
     assert work.at_work.wait(30)
     for thread in threads[1:]:
         thread.start()
-    _, future = flight._flights["k"]
-    waiting: Any = future._condition
-    while len(waiting._waiters) < count - 1:
+    work_of: Any = flight._works["k"]
+    while work_of.gate is None or len(work_of.gate._cond._waiters) < count - 1:
         os.sched_yield()
     work.go.set()
     for thread in threads:
@@ -427,3 +426,126 @@ def test_work_may_ask_for_its_own_key() -> None:
         return 1 + flight.run("k", lambda: make(depth - 1))[0] if depth else 0
 
     assert flight.run("k", make) == (2, False)
+
+
+def test_a_thousand_callers_one_execution() -> None:
+    """A thousand callers at once run the work once, even if all but the last leave. (S0-41, D79,
+    T5)"""
+
+    async def main() -> None:
+        flight = SingleFlight[str, str]()
+        work = _Work()
+        tasks = [asyncio.create_task(flight.run("k", work)) for _ in range(1_000)]
+        await asyncio.sleep(0.5)
+        for task in tasks[:-1]:
+            task.cancel()
+        assert await tasks[-1] == ("result 1", True)
+        assert (work.started, work.finished, work.cancelled) == (1, 1, 0)
+
+    run(main())
+
+
+def test_work_that_never_began_keeps_nobody_waiting() -> None:
+    """Work whose task is cancelled from outside before its first step cancels its waiters, and
+    the next caller starts anew."""
+
+    async def main() -> None:
+        flight = SingleFlight[str, str]()
+        work = _Work()
+        waiters = [asyncio.create_task(flight.run("k", work)) for _ in range(2)]
+        await asyncio.sleep(0)
+        inner = next(iter(flight._tasks))
+        inner.cancel()
+        got = await _settle(waiters)
+        assert all(isinstance(result, asyncio.CancelledError) for result in got)
+        assert (work.started, len(flight)) == (0, 0)
+        assert await flight.run("k", work) == ("result 1", False)
+
+    run(main())
+
+
+def test_work_behind_goes_on_without_waiters() -> None:
+    """Work that was started for nobody is one flight: it can be joined, outlives those who joined
+    and left, and what it raises hurts nobody."""
+
+    async def main() -> None:
+        flight = SingleFlight[str, str]()
+        work = _Work()
+        flight.start("k", work)
+        flight.start("k", work)
+        joiner = asyncio.create_task(flight.run("k", work))
+        await asyncio.sleep(0.5)
+        joiner.cancel()
+        await _settle([joiner])
+        await asyncio.sleep(1)
+        assert (work.started, work.finished, work.cancelled) == (1, 1, 0)
+        failing = _Work(OSError("broken"))
+        flight.start("k", failing)
+        await asyncio.sleep(2)
+        assert (failing.started, len(flight), len(flight._tasks)) == (1, 0, 0)
+
+    run(main())
+
+
+def test_a_forgotten_flight_serves_those_who_wait() -> None:
+    """After `forget` who waits gets the old result, and who comes starts anew."""
+
+    async def main() -> None:
+        flight = SingleFlight[str, str]()
+        old, new = _Work(), _Work()
+        new.started = 1
+        first = asyncio.create_task(flight.run("k", old))
+        await asyncio.sleep(0.5)
+        flight.forget("k")
+        flight.forget("k")
+        second = asyncio.create_task(flight.run("k", new))
+        assert list(await asyncio.gather(first, second)) == [
+            ("result 1", False),
+            ("result 2", False),
+        ]
+        assert len(flight) == 0
+
+    run(main())
+
+
+def test_an_eager_loop_is_served() -> None:
+    """On a loop that runs tasks at once, work that does not wait gives its result all the same,
+    and work that waits can be joined."""
+
+    async def main() -> None:
+        flight = SingleFlight[str, str]()
+        factory = getattr(asyncio, "eager_task_factory", None)
+        asyncio.get_running_loop().set_task_factory(factory)
+
+        async def quick() -> str:
+            return "quick"
+
+        assert await flight.run("k", quick) == ("quick", False)
+        work = _Work()
+        got = await asyncio.gather(flight.run("k", work), flight.run("k", work))
+        assert list(got) == [("result 1", False), ("result 1", True)]
+        assert len(flight) == 0
+
+    run(main())
+
+
+def test_threads_may_forget_work() -> None:
+    """Work of threads that is forgotten serves who waits; a second `make` is left alone."""
+    flight = ThreadFlight[str, str]()
+    seen: list[Any] = []
+
+    def inner() -> str:
+        return "new"
+
+    def make() -> str:
+        assert flight.joinable("k") is make
+        flight.forget("k", inner)
+        assert flight.joinable("k") is make
+        flight.forget("k", make)
+        seen.append(flight.run("k", inner))
+        return "old"
+
+    assert flight.run("k", make) == ("old", False)
+    assert seen == [("new", False)]
+    assert flight.joinable("k") is None
+    assert len(flight) == 0

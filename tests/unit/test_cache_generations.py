@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.cache.generations import Generations
+from paceline.cache.generations import SLOTS, Generations
 from paceline.errors import CorruptStoreError, StorageError
 
 _TAGS = st.lists(st.text(), max_size=6)
@@ -240,10 +241,11 @@ def test_a_file_made_meanwhile_is_used(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def _check_invalidates(generations: Generations) -> None:
-    before = generations.read(["a"])
-    assert generations.read(["a"]) == before
-    generations.bump(["a"])
-    assert generations.read(["a"]) != before
+    for _ in range(2):
+        before = generations.read(["a"])
+        assert generations.read(["a"]) == before
+        generations.bump(["a"])
+        assert generations.read(["a"]) != before
 
 
 def test_stamps_that_repeat_are_caught() -> None:
@@ -265,3 +267,116 @@ def test_a_file_cut_short_is_noticed(tmp_path: Path) -> None:
     generations.bump(["a"])
     assert generations.read(["a", "b"]) != after
     assert [type(error) for error in trouble] == [CorruptStoreError]
+
+
+def _shared(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def _all(number: int) -> bytes:
+    return _shared(number) * SLOTS
+
+
+def test_a_servers_stamps_only_rise() -> None:
+    """Of stamps that a server gave out the later one stays, in whatever order they are heard of.
+    (S0-78)"""
+    generations = _in_memory()
+    generations.learn_all(_all(10))
+    assert not generations.unknown()
+    assert generations.latest() == 10
+    for slot in range(SLOTS):
+        assert generations.learn(slot, _shared(30))
+        assert generations.learn(slot, _shared(20))
+    assert generations.read(["a"]) == _shared(30)
+    generations.learn_all(_all(25))
+    assert generations.read(["a"]) == _shared(30)
+
+
+def test_a_write_holds_until_the_server_knows_it() -> None:
+    """What others write does not replace a write of here; the server's answer does, unless
+    there was another write meanwhile. (S0-78)"""
+    generations = _in_memory()
+    generations.learn_all(_all(10))
+    generations.bump(["a"])
+    ((slot, first),) = generations.written()
+    assert not generations.learn(slot, _shared(20))
+    assert generations.read(["a"]) == first
+    generations.bump(["a"])
+    ((_, second),) = generations.written()
+    generations.told(slot, first, _shared(21))
+    assert generations.read(["a"]) == second
+    generations.told(slot, second, _shared(22))
+    assert generations.read(["a"]) == _shared(22)
+    generations.told(slot, second, _shared(21))
+    assert generations.read(["a"]) == _shared(22)
+    assert generations.written() == []
+
+
+def test_forgetting_changes_all_stamps_and_keeps_what_is_to_be_told() -> None:
+    """Nothing of before is found, the server's stamps are welcome again, and writes that were
+    not told still are. (D92)"""
+    generations = _in_memory()
+    generations.learn_all(_all(10))
+    generations.bump(["a"])
+    before = generations.read(["a", "b"])
+    generations.forget()
+    after = generations.read(["a", "b"])
+    assert before[:8] != after[:8]
+    assert before[8:] != after[8:]
+    assert generations.unknown()
+    assert [stamp for _, stamp in generations.written()] == [after[:8]]
+    generations.learn_all(_all(5))
+    assert generations.read(["b"]) == _shared(5)
+    assert generations.read(["a"]) == after[:8]
+
+
+def test_a_new_file_has_nothing_to_tell() -> None:
+    """Random stamps that nobody wrote are replaced by the server's and told to nobody."""
+    generations = _in_memory()
+    assert generations.written() == []
+    assert generations.unknown()
+    assert generations.latest() == 0
+    with pytest.raises(ValueError, match="all stamps"):
+        generations.learn_all(b"short")
+
+
+def test_writes_are_reported() -> None:
+    """Whoever attaches is called after every write, until it detaches."""
+    generations, seen = _in_memory(), list[bytes]()
+    generations.attach(lambda: seen.append(generations.read(["a"])))
+    generations.bump(["a"])
+    assert seen == [generations.read(["a"])]
+    generations.attach(None)
+    generations.bump(["a"])
+    assert len(seen) == 1
+
+
+def test_threads_and_processes_lose_no_write(tmp_path: Path) -> None:
+    """Stamps learned on one thread never cover a write made at the same moment on another,
+    through another opening of the file. (D93)"""
+    path = tmp_path / "generations"
+    mine, theirs = (Generations(path, on_trouble=_unexpected) for _ in range(2))
+    mine.learn_all(_all(1))
+    theirs.bump(["a"])
+    ((slot, _),) = mine.written()
+    stop = threading.Event()
+
+    def learn() -> None:
+        number = 2
+        while not stop.is_set():
+            mine.learn(slot, _shared(number))
+            number += 1
+
+    thread = threading.Thread(target=learn)
+    thread.start()
+    try:
+        for _ in range(500):
+            ((_, written),) = theirs.written()
+            theirs.told(slot, written, _shared(1))
+            theirs.bump(["a"])
+            assert theirs.read(["a"])[0] >= 0xC0
+    finally:
+        stop.set()
+        thread.join()
+    mine.close()
+    theirs.close()

@@ -22,7 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.cache import keys
-from paceline.cache.function_keys import FunctionKeys
+from paceline.cache.function_keys import FunctionKeys, Instances
+from paceline.cache.holdings import Ledger, Table
 from paceline.cache.keys import KEY_BYTES, call_key, canonical, digest
 from paceline.call import Call, Caller, Effect, Kind, Plan, Scope, ScopeLevel
 from paceline.errors import InvalidInputError, UnkeyableError
@@ -359,11 +360,6 @@ def test_different_calls_of_a_function_have_different_keys() -> None:
     assert len({key(*call) for call in calls}) == len(calls)
 
 
-def test_functions_of_one_name_share_nothing() -> None:
-    """Two functions with one qualified name have keys of their own. (S0-32)"""
-    assert FunctionKeys(_f).key((1,), {}) != FunctionKeys(_f).key((1,), {})
-
-
 class _Thing:
     def method(self, x: Any = 1) -> None: ...
 
@@ -374,27 +370,46 @@ class _Slotted:
     def method(self) -> None: ...
 
 
-def test_a_method_is_keyed_by_its_instance() -> None:
-    """Each instance has keys of its own, never those of one that was at its address before.
-    (S0-31, S0-32)"""
+def test_a_method_has_a_table_for_each_instance() -> None:
+    """A method's key leaves the instance out, which has a table of its own, never that of one that
+    was at its address before; the table goes with it. (S0-31, S0-32)"""
     keys_of = FunctionKeys(_Thing.method)
+    abandoned: list[Table] = []
+    tables = Instances("method", Ledger(), abandoned.append)
     one, two = _Thing(), _Thing()
     assert keys_of.key((one,), {}) == keys_of.key((one, 1), {}) == keys_of.key((one,), {"x": 1})
-    assert keys_of.key((one,), {}) != keys_of.key((two,), {})
-    seen = set()
-    for _ in range(50):
-        seen.add(keys_of.key((_Thing(),), {}))
-        gc.collect(0)
-    assert len(seen) == 50
-    assert len(keys_of._instances._numbers) == 2
+    assert keys_of.key((), {"self": one, "x": 1}) == keys_of.key((two, 1), {})
+    assert tables.table(one) is tables.table(one) is not tables.table(two)
+    seen = [tables.table(_Thing()) for _ in range(50)]
+    gc.collect(0)
+    assert len({id(table) for table in seen}) == 50
+    assert abandoned == seen
+    assert len(tables) == len(tables.finds) == 2
 
 
-def test_methods_that_cannot_be_told_apart_are_refused() -> None:
-    """A method without an instance, or of an instance that cannot be followed, has no key."""
-    with pytest.raises(InvalidInputError, match="method"):
-        FunctionKeys(_Thing.method).key((), {})
+def test_instances_that_cannot_be_told_apart_are_refused() -> None:
+    """An instance that cannot be followed to its end has no table; a method without an instance
+    is a call that Python would refuse. (S0-31)"""
     with pytest.raises(UnkeyableError, match="address"):
-        FunctionKeys(_Slotted.method).key((_Slotted(),), {})
+        Instances("m", Ledger(), list[Table]().append).table(_Slotted())
+    with pytest.raises(TypeError, match="self"):
+        FunctionKeys(_Thing.method).key((), {})
+
+
+def test_keys_may_ignore_parameters_or_be_made() -> None:
+    """What is ignored makes no difference, a key of one's own replaces the arguments, and a scope
+    comes first; a parameter there is not cannot be ignored. (S0-31)"""
+    ignoring = FunctionKeys(_g, ignore=("y",))
+    assert ignoring.key((1, 2), {}) == ignoring.key((1,), {"y": 3}) != ignoring.key((2, 2), {})
+    made = FunctionKeys(_f, key=lambda x, **_: str(x).lower())
+    assert made.key(("A",), {}) == made.key(("a",), {"flag": 1}) != made.key(("b",), {})
+    scoped = FunctionKeys(_g)
+    assert len({scoped.key((1,), {}, who) for who in ("a", "b", 1, None, b"a", True, (1,))}) == 7
+    assert scoped.key((1,), {}, "a") != scoped.key(("a",), {}, 1)
+    unshared = FunctionKeys(_Thing.method, ignore=("self",))
+    assert unshared.key((_Thing(), 1), {}) == unshared.key((_Thing(), 1), {})
+    with pytest.raises(InvalidInputError, match="no parameter z"):
+        FunctionKeys(_g, ignore=("z",))
 
 
 def test_an_argument_without_a_key_names_the_function() -> None:

@@ -37,7 +37,7 @@ from paceline.errors import (
     OverloadedError,
     PacelineError,
 )
-from paceline.path import CallPath, Job
+from paceline.path import Attempts, CallPath, Identity, Job
 from paceline.testing.virtual_time import VirtualClock, run
 
 READ = Plan(Effect.read("r"), ttl_s=60)
@@ -53,13 +53,20 @@ class Bench:
         self.seen: list[tuple[Call, Outcome]] = []
         self.gate = Gate("the test", capacity, queue)
         self.generations = Generations(None, on_trouble=lambda _: None)
-        self.path = CallPath(
+        self.cache = ResultCache(MemoryTier(100, clock=self.clock), None, clock=self.clock)
+        self.identity = Identity(self.generations, clock=self.clock)
+        self.attempts = Attempts(
             clock=self.clock,
-            cache=ResultCache(MemoryTier(100, clock=self.clock), None, default_ttl_s=300),
-            generations=self.generations,
             gate=self.gate,
             retry=RetryPolicy(attempts),
             rng=random.Random(1),
+            identity=self.identity,
+        )
+        self.path = CallPath(
+            clock=self.clock,
+            cache=self.cache,
+            identity=self.identity,
+            attempts=self.attempts,
             observers=[lambda call, outcome: self.seen.append((call, outcome))],
             instance="test",
         )
@@ -227,7 +234,7 @@ def test_writes_invalidate_reads(check: Callable[[Bench], Any]) -> None:
 
 def test_the_checks_find_a_path_that_does_not_invalidate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A path that forgets to invalidate, or does it only before the write, is caught. (S1-53)"""
-    monkeypatch.setattr(CallPath, "invalidate", lambda *_: None)
+    monkeypatch.setattr(Identity, "_bump", lambda *_: None)
     for check in INVALIDATION:
         with pytest.raises(AssertionError):
             run(check(Bench()))
@@ -237,14 +244,14 @@ def test_the_checks_find_a_path_that_invalidates_only_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A path that invalidates only before the write runs is caught. (S1-53)"""
-    right, told = CallPath.invalidate, set[str]()
+    right, told = Identity._bump, set[str]()
 
-    def once(path: CallPath, call: Call) -> None:
+    def once(identity: Identity, call: Call) -> None:
         if call.id not in told:
             told.add(call.id)
-            right(path, call)
+            right(identity, call)
 
-    monkeypatch.setattr(CallPath, "invalidate", once)
+    monkeypatch.setattr(Identity, "_bump", once)
     with pytest.raises(AssertionError):
         run(check_a_read_during_a_write_is_not_found(Bench()))
 

@@ -61,7 +61,7 @@ def test_every_setting_can_come_from_each_source(
 
 
 def _another(section: str, key: str, default: Any) -> object:
-    choices = {"mode": "off", "sandbox": "limits"}
+    choices = {"mode": "off", "policy": "lru", "sandbox": "limits"}
     if isinstance(default, bool):
         return not default
     if isinstance(default, (int, float)):

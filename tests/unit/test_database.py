@@ -1,5 +1,7 @@
 """SQLite files of ours: told from others, written in order, and every trouble a StorageError."""
 
+import functools
+import os
 import sqlite3
 import stat
 import threading
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.database import BatchWriter, Schema, connect, storage_errors
-from paceline.errors import CorruptStoreError, StorageError
+from paceline.errors import Category, CorruptStoreError, StorageError
 
 SCHEMA = Schema(version=3, statements=("CREATE TABLE t (n INTEGER PRIMARY KEY, text)",))
 INSERT = "INSERT INTO t VALUES (?, ?)"
@@ -339,6 +341,101 @@ def test_one_bad_row_costs_itself_alone(path: Path, losses: list[StorageError]) 
     assert (writer.lost, len(losses)) == (1, 1)
 
 
+def test_functions_run_in_their_turn(writer: BatchWriter, path: Path) -> None:
+    """A function of the connection sees what was submitted before it and not what came after."""
+    seen: list[object] = []
+    for number in range(3):
+        writer.submit(INSERT, (number, ""))
+        writer.run(lambda db: seen.append(db.execute("SELECT count(*) FROM t").fetchone()[0]))
+    assert writer.flush()
+    assert seen == [1, 2, 3]
+
+
+def test_a_function_that_raises_costs_itself_alone(path: Path, losses: list[StorageError]) -> None:
+    """When a function raises, it is counted as lost, and what stands around it is written; when
+    what it asks of the file fails, its batch is lost."""
+    writer = BatchWriter(path, SCHEMA, on_loss=losses.append)
+    writer.submit(INSERT, (1, "a"))
+    writer.run(lambda _: 1 // 0)
+    writer.submit(INSERT, (2, "b"))
+    writer.flush()
+    writer.run(lambda db: db.execute("SELECT * FROM nowhere"))
+    writer.flush()
+    writer.submit(INSERT, (3, "c"))
+    writer.close()
+    assert [row[0] for row in rows(path)] == [1, 2, 3]
+    assert (writer.lost, [loss.category for loss in losses]) == (
+        2,
+        [Category.EXECUTION, Category.STORAGE],
+    )
+
+
+def test_a_callback_comes_after_the_commit(path: Path, losses: list[StorageError]) -> None:
+    """A callback is called when others can read what was submitted before it, also when that was
+    lost, when closing, and after a callback that raises."""
+    writer = BatchWriter(path, SCHEMA, on_loss=losses.append)
+    seen: list[int] = []
+
+    def see(before: int) -> None:
+        seen.append(len(rows(path)) - before)
+
+    for number in range(300):
+        writer.submit(INSERT, (number, ""))
+        writer.after_written(functools.partial(see, number))
+    writer.after_written(lambda: 1 // 0)
+    writer.flush()
+    writer.submit(INSERT, (1, "again"))
+    writer.after_written(lambda: seen.append(1))
+    writer.close()
+    assert len(seen) == 301
+    assert min(seen) >= 1
+    writer.after_written(lambda: seen.append(2))
+    assert seen[-1] == 2
+    assert len(losses) == 2
+
+
+def test_the_backlog_is_what_waits(path: Path, losses: list[StorageError]) -> None:
+    """The backlog grows with what is submitted and is 0 when all is written, or refused."""
+    writer = BatchWriter(path, SCHEMA, on_loss=losses.append, max_pending=3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for number in range(10):
+            writer.submit(INSERT, (number, ""), 100)
+        assert 0 < writer.backlog_bytes <= 900
+        assert writer.lost > 0
+    assert writer.flush()
+    assert writer.backlog_bytes == 0
+    writer.close()
+
+
+def test_a_child_process_writes_nothing(writer: BatchWriter, path: Path) -> None:
+    """In a process forked off after opening, everything is counted as lost, and nothing waits for
+    a thread that is not there. (D89)"""
+    writer._on_loss = lambda exc: told.append(str(exc))
+    told: list[str] = []
+    read, write = os.pipe()
+    with writer._order:  # as if another thread held it in that moment
+        child = os.fork()
+    if child == 0:
+        try:
+            for _ in range(2):
+                writer.submit(INSERT, (9, "theirs"))
+            writer.flush()
+            writer.close()
+            os.write(write, f"{writer.lost} {told}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as said:
+        assert "forked" in (text := said.read())
+        assert text.startswith("2 ")
+        assert text.count("forked") == 1
+    assert os.waitpid(child, 0)[1] == 0
+    writer.submit(INSERT, (1, "mine"))
+    assert writer.flush()
+    assert (rows(path), told) == ([(1, "mine")], [])
+
+
 def test_a_writer_that_cannot_keep_up_loses_and_counts(
     path: Path, losses: list[StorageError]
 ) -> None:
@@ -374,7 +471,7 @@ def test_seeded_faults_show(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """A writer that drops its queue when closing, or one that reverses it, is found."""
 
     class Forgetful(BatchWriter):  # type: ignore[misc]
-        def submit(self, sql: str, parameters: Any) -> int:
+        def submit(self, sql: str, parameters: Any, size: int = 0) -> int:
             return super().submit(sql, parameters) if parameters != (2_499, "") else 0
 
     monkeypatch.setitem(globals(), "BatchWriter", Forgetful)
@@ -384,7 +481,7 @@ def test_seeded_faults_show(path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     class Backwards(BatchWriter):  # type: ignore[misc]
         held: tuple[tuple[str, Any], ...] = ()
 
-        def submit(self, sql: str, parameters: Any) -> int:
+        def submit(self, sql: str, parameters: Any, size: int = 0) -> int:
             self.held = ((sql, parameters), *self.held)
             return len(self.held)
 

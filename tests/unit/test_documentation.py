@@ -25,9 +25,12 @@ def blocks(name: str, language: str) -> list[str]:
     return [code for found, code in BLOCK.findall(text(name)) if found == language]
 
 
-@pytest.mark.parametrize("code", blocks("README.md", "python"))
-def test_every_example_of_the_readme_runs(code: str, tmp_path: Path) -> None:
-    """Each Python example of the README runs as it stands, in an empty directory."""
+@pytest.mark.parametrize(
+    "code", [code for name in ("README.md", "docs/cache.md") for code in blocks(name, "python")]
+)
+def test_every_example_runs(code: str, tmp_path: Path) -> None:
+    """Each Python example of the README and of docs/cache.md runs as it stands, in an empty
+    directory."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,

@@ -7,22 +7,26 @@ from typing import Any, Final, TypeVar, cast, final
 
 import msgspec
 
-from paceline.agents.spec import TtlRule
+from paceline.agents.spec import ResultHints, TtlRule
 from paceline.call import Effect, EffectKind, ScopeLevel
 from paceline.errors import AgentLoadError
 
 __all__ = ["ATTRIBUTES", "Declared"]
 
-E = TypeVar("E", EffectKind, ScopeLevel)
+E = TypeVar("E", EffectKind, ResultHints, ScopeLevel)
 
 ATTRIBUTES: Final = (
     "CACHEABLE",
     "CACHE_TTL",
     "CAPABILITIES",
+    "COST_USD",
     "DESCRIPTION",
     "EFFECT",
     "MAX_CONCURRENCY",
+    "RESULT_HINTS",
     "SCOPE",
+    "STALE_IF_ERROR",
+    "STALE_WHILE_REVALIDATE",
     "TIMEOUT",
     "TTL_RULES",
     "VERSION",
@@ -92,6 +96,18 @@ class Declared:
             return None if value is None else float(value)
         least = "0 or more" if zero else "more than 0"
         raise self.wrong(attribute, value, f"a number of seconds, {least}", "60")
+
+    def price(self, attribute: str) -> float:
+        """A finite amount, 0 or more; 0 if there is none."""
+        value = self.get(attribute)
+        if value is not None and not _is_seconds(value, zero=True):
+            raise self.wrong(attribute, value, "an amount of US dollars, 0 or more", "0.002")
+        return float(value or 0.0)
+
+    def result_hints(self) -> ResultHints | None:
+        """RESULT_HINTS: the word for how results speak of their own caching."""
+        value = self.get("RESULT_HINTS")
+        return None if value is None else self._word("RESULT_HINTS", value, ResultHints)
 
     def count(self, attribute: str) -> int | None:
         """A whole number from 1."""

@@ -3,8 +3,9 @@
 An agent is anything with `run(query, **context)`, sync or async; or else with a `tool`, or a
 list of `tools`, whose first is what is run (each with `run`, `invoke`, or callable itself). It
 may declare DESCRIPTION, EFFECT ("pure", "read", "write" or an Effect), CACHEABLE, CACHE_TTL
-(seconds), TTL_RULES, SCOPE, TIMEOUT (seconds), MAX_CONCURRENCY, CAPABILITIES and VERSION, and
-decide per call with `plan(query, **context)`.
+(seconds), STALE_WHILE_REVALIDATE and STALE_IF_ERROR (seconds), TTL_RULES, SCOPE, RESULT_HINTS,
+TIMEOUT (seconds), MAX_CONCURRENCY, CAPABILITIES, COST_USD and VERSION, and decide per call with
+`plan(query, **context)`.
 
 What declares neither CACHEABLE nor EFFECT has unknown effects, and its results are not cached.
 """
@@ -160,6 +161,10 @@ def _spec(name: str, where: str, declared: Declared, run: Entry, *, legacy: bool
         timeout_s=declared.seconds("TIMEOUT", zero=False),
         max_concurrency=declared.count("MAX_CONCURRENCY"),
         capabilities=declared.words("CAPABILITIES"),
+        stale_s=declared.seconds("STALE_WHILE_REVALIDATE", zero=True),
+        stale_if_error_s=declared.seconds("STALE_IF_ERROR", zero=True),
+        cost_usd=declared.price("COST_USD"),
+        result_hints=declared.result_hints(),
         result_type=result_type,
         warnings=tuple(warnings),
     )

@@ -1,21 +1,30 @@
 """What there is to know of one agent."""
 
+import enum
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import msgspec
 
 from paceline.call import UNKNOWN, Effect, Plan, ScopeLevel
 from paceline.errors import AgentError, PacelineError
 
-__all__ = ["WANTS", "AgentSpec", "TtlRule"]
+__all__ = ["WANTS", "AgentSpec", "ResultHints", "TtlRule"]
 
 TtlRule = tuple[re.Pattern[str], float]
 """Queries that the pattern matches at their start have results that stay valid so many seconds."""
+
+
+class ResultHints(enum.StrEnum):
+    """How results speak of their own caching."""
+
+    MCP = "mcp"
+    """As the Model Context Protocol has it: `ttlMs` and `cacheScope`."""
+
 
 WANTS: Final = frozenset({"call", "session", "tenant", "user"})
 """Parameters of `run` that are filled from the call: itself, and on whose behalf it is made."""
@@ -48,12 +57,18 @@ class AgentSpec:
     timeout_s: float | None = None
     max_concurrency: int | None = None
     capabilities: tuple[str, ...] = ()
+    stale_s: float | None = None
+    stale_if_error_s: float | None = None
+    cost_usd: float = 0.0
+    result_hints: ResultHints | None = None
     tools: Mapping[str, Callable[..., object]] = field(default_factory=dict[str, Any])
     result_type: Any = None
     planner: Callable[[str, Mapping[str, object]], object] | None = None
     source: str = "builtin"
     path: Path | None = None
     warnings: tuple[str, ...] = ()
+    _every: Plan | None = field(default=None, init=False)
+    """The plan of all its calls, where it does not depend on the call."""
 
     def plan(self, query: str, context: Mapping[str, object]) -> Plan:
         """How the call of this agent with these arguments is to be treated.
@@ -62,6 +77,15 @@ class AgentSpec:
         TIMEOUT and CACHEABLE = False. Raises the planner's PacelineError as it is, and
         AgentError for whatever else it raises or returns.
         """
+        if self._every is not None:
+            return self._every
+        return self._plan(query, context)
+
+    def __post_init__(self) -> None:
+        if self.planner is None and not self.ttl_rules:
+            object.__setattr__(self, "_every", self._plan("", {}))
+
+    def _plan(self, query: str, context: Mapping[str, object]) -> Plan:
         if self.planner is not None:
             plan = self._planned(self.planner, query, context)
         else:
@@ -71,6 +95,11 @@ class AgentSpec:
             ttl_s=plan.ttl_s if self.cacheable else 0.0,
             scope=plan.scope or self.scope,
             timeout_s=self.timeout_s if plan.timeout_s is None else plan.timeout_s,
+            stale_s=self.stale_s if plan.stale_s is None else plan.stale_s,
+            stale_if_error_s=self.stale_if_error_s
+            if plan.stale_if_error_s is None
+            else plan.stale_if_error_s,
+            cost_usd=plan.cost_usd or self.cost_usd,
         )
 
     def _planned(
@@ -109,8 +138,12 @@ def _problem(plan: Plan) -> str:
     """What cannot be in a plan; empty if nothing. Agents are not held to types."""
     if not all(type(tag) is str for tag in plan.effect.tags):
         return "tags are texts"
-    if plan.ttl_s is not None and not (_is_number(plan.ttl_s) and plan.ttl_s >= 0):
-        return "ttl_s is a number of seconds, 0 or more"
+    for name in ("ttl_s", "stale_s", "stale_if_error_s", "cost_usd"):
+        value: object = getattr(plan, name)
+        if value is not None and not (_is_number(value) and cast("float", value) >= 0):
+            return f"{name} is a number, 0 or more"
+    if not all(type(path) is str and path.startswith("/") for path in plan.files):
+        return "files are absolute paths"
     if plan.timeout_s is not None and not (_is_number(plan.timeout_s) and plan.timeout_s > 0):
         return "timeout_s is a number of seconds, more than 0"
     return ""

@@ -2,26 +2,36 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 from paceline.call import Priority
 from paceline.errors import OverloadedError
 
-__all__ = ["Gate", "enter_all"]
+__all__ = ["Gate", "Ticket", "enter_all"]
 
 _URGENT_FIRST: Final = tuple(sorted(Priority, reverse=True))
 
 
 @final
-class _Ticket:
+class Ticket:
     """One caller in the queue, and every gate it needs a place in."""
 
-    __slots__ = ("gates", "turn")
+    __slots__ = ("gates", "priority", "turn")
 
-    def __init__(self, gates: Sequence["Gate"]) -> None:
+    def __init__(self, gates: Sequence["Gate"], priority: Priority) -> None:
         self.gates = gates
+        self.priority = priority
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def raise_to(self, priority: Priority) -> None:
+        """Lets it wait among the more urgent ones from now on; it is not made less urgent."""
+        if priority > self.priority and not self.turn.done():
+            for gate in self.gates:
+                gate.remove(self)
+            self.priority = priority
+            for gate in self.gates:
+                gate.add(self)
 
 
 @final
@@ -41,7 +51,7 @@ class Gate:
         self.max_queue = max_queue
         self.free = capacity
         """Places left; below 0 for a while when the capacity was made smaller."""
-        self._queues: dict[Priority, OrderedDict[_Ticket, None]] = {
+        self._queues: dict[Priority, OrderedDict[Ticket, None]] = {
             priority: OrderedDict() for priority in _URGENT_FIRST
         }
 
@@ -71,13 +81,13 @@ class Gate:
         self.capacity = capacity
         self._admit()
 
-    def add(self, ticket: _Ticket, priority: Priority) -> None:
+    def add(self, ticket: Ticket) -> None:
         """Puts a caller into the queue. For `enter_all`."""
-        self._queues[priority][ticket] = None
+        self._queues[ticket.priority][ticket] = None
 
-    def remove(self, ticket: _Ticket, priority: Priority) -> None:
+    def remove(self, ticket: Ticket) -> None:
         """Takes a caller out of the queue. For `enter_all`."""
-        self._queues[priority].pop(ticket, None)
+        self._queues[ticket.priority].pop(ticket, None)
 
     def _admit(self) -> None:
         for queue in self._queues.values():
@@ -92,12 +102,18 @@ class Gate:
                 ticket.turn.set_result(None)
 
 
-async def enter_all(gates: Sequence[Gate], priority: Priority = Priority.NORMAL) -> None:
+async def enter_all(
+    gates: Sequence[Gate],
+    priority: Priority = Priority.NORMAL,
+    *,
+    waiting: Callable[[Ticket], object] | None = None,
+) -> None:
     """Enters all gates in one moment; the caller must `leave` each.
 
     Who waits holds no place anywhere, so callers that need several gates never wait for each
-    other in a circle, and one that waits for a busy gate keeps nobody from a free one. Raises
-    OverloadedError at once when the queue of a full gate is full too.
+    other in a circle, and one that waits for a busy gate keeps nobody from a free one. `waiting`
+    is given the ticket of who has to wait. Raises OverloadedError at once when the queue of a full
+    gate is full too.
     """
     full = [gate for gate in gates if gate.free <= 0]
     if not full:  # and nobody who could go on waits: each place that is given back is passed on
@@ -109,9 +125,11 @@ async def enter_all(gates: Sequence[Gate], priority: Priority = Priority.NORMAL)
             raise OverloadedError(
                 f"{gate.name} is at its limit of {gate.capacity} at once, with {gate.max_queue} waiting"
             )
-    ticket = _Ticket(gates)
+    ticket = Ticket(gates, priority)
     for gate in gates:
-        gate.add(ticket, priority)
+        gate.add(ticket)
+    if waiting is not None:
+        waiting(ticket)
     try:
         await ticket.turn
     except BaseException:
@@ -121,4 +139,4 @@ async def enter_all(gates: Sequence[Gate], priority: Priority = Priority.NORMAL)
         raise
     finally:
         for gate in gates:
-            gate.remove(ticket, priority)
+            gate.remove(ticket)

@@ -1,8 +1,12 @@
 """What a cache keeps of one result beside its value."""
 
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from paceline.cache.memory import Table
+    from paceline.cache.snapshot import Form
 
 __all__ = ["PLAIN", "About", "Entry", "Terms"]
 
@@ -12,6 +16,8 @@ class About(msgspec.Struct, frozen=True, gc=False):
 
     `name` is what was run, `scope` who may see it, `summary` its input in a line, without
     secrets. `cost_ns` and `cost_usd` are what computing it took: what every hit saves.
+    `stale_ns` and `rescue_ns` are how long after its lifetime it may be served while it is
+    computed anew, and if that fails (RFC 5861).
     """
 
     name: str = ""
@@ -20,6 +26,8 @@ class About(msgspec.Struct, frozen=True, gc=False):
     tags: tuple[str, ...] = ()
     cost_ns: int = 0
     cost_usd: float = 0.0
+    stale_ns: int = 0
+    rescue_ns: int = 0
 
 
 class Terms(msgspec.Struct, frozen=True, gc=False):
@@ -62,6 +70,11 @@ class Entry:
         "value",
         "weight",
     )
+    form: "Form"
+    table: "Table"
+    before: "Entry"
+    after: "Entry"
+    place: Any
 
     def __init__(self, key: Any, value: Any, fresh_ns: int) -> None:
         self.key = key

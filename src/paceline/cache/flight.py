@@ -4,8 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Hashable
-from concurrent.futures import CancelledError, Future
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, cast, final
 
 __all__ = ["SingleFlight", "ThreadFlight"]
 
@@ -14,17 +13,37 @@ V = TypeVar("V")
 
 _log = logging.getLogger("paceline")
 
+Place = tuple[asyncio.AbstractEventLoop, Any]
+
 
 @final
 class _Flight(Generic[V]):
-    """Work under way and how many wait for it."""
+    """Work under way, who waits for it, and in the end its outcome.
 
-    __slots__ = ("make", "task", "waiters")
+    Each waiter has a future of its own, which a cancellation of the waiter ends and nothing else.
+    That takes half the time of `asyncio.shield`.
+    """
 
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, V]], task: asyncio.Task[V]) -> None:
+    __slots__ = ("error", "kept", "landed", "make", "task", "value", "waiters")
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, V]]) -> None:
         self.make = make
-        self.task = task
-        self.waiters = 0
+        self.task: asyncio.Task[None] | None = None
+        self.waiters: set[asyncio.Future[None]] = set()
+        self.landed = False
+        self.kept = False
+        """Whether it goes on when nobody waits."""
+        self.value: V | None = None
+        self.error: BaseException | None = None
+
+    def result(self) -> V:
+        """What the work gave, or raised."""
+        error = self.error
+        if error is None:
+            return cast("V", self.value)
+        if isinstance(error, asyncio.CancelledError):
+            raise asyncio.CancelledError(*error.args)
+        raise error
 
 
 @final
@@ -42,8 +61,8 @@ class SingleFlight(Generic[K, V]):
 
     def __init__(self, grace_s: float = 5.0) -> None:
         self._grace_s = grace_s
-        self._flights: dict[tuple[asyncio.AbstractEventLoop, K], _Flight[V]] = {}
-        self._tasks: set[asyncio.Task[V]] = set()  # those that are being abandoned, too
+        self._flights: dict[Place, _Flight[V]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # those that are being abandoned, too
         self._closed = False
 
     def __len__(self) -> int:
@@ -56,27 +75,38 @@ class SingleFlight(Generic[K, V]):
         What the work raises reaches every waiter. The last waiter to leave cancels the work and
         waits for its end. Raises CancelledError when closed.
         """
-        place = (asyncio.get_running_loop(), key)
+        loop = asyncio.get_running_loop()
+        place = (loop, key)
         flight = self._flights.get(place)
         joined = flight is not None
         if flight is None:
             flight = self._start(place, make)
-        flight.waiters += 1
-        try:
-            return await asyncio.shield(flight.task), joined
-        except asyncio.CancelledError:
-            if flight.waiters == 1 and not flight.task.done():
-                self._remove(place, flight.task)
-                flight.task.cancel()
-                await self._end({flight.task})
-            raise
-        finally:
-            flight.waiters -= 1
+        if not flight.landed:  # as it can be on a loop that starts tasks eagerly
+            waiter = loop.create_future()
+            flight.waiters.add(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                flight.waiters.discard(waiter)
+                await self._leave(place, flight)
+                raise
+        return flight.result(), joined
+
+    def start(self, key: K, make: Callable[[], Coroutine[Any, Any, V]]) -> None:
+        """Starts the work, unless it is under way, for nobody to wait for: it may be joined, and
+        goes on when all who joined it left. What it raises is logged."""
+        place = (asyncio.get_running_loop(), key)
+        if place not in self._flights:
+            self._start(place, make).kept = True
 
     def joinable(self, key: K) -> Callable[[], Coroutine[Any, Any, V]] | None:
         """The `make` of the flight that `run` would join on this event loop; None without one."""
         flight = self._flights.get((asyncio.get_running_loop(), key))
         return None if flight is None else flight.make
+
+    def forget(self, key: K) -> None:
+        """Lets who comes from now on start anew; who waits gets what he waits for."""
+        self._flights.pop((asyncio.get_running_loop(), key), None)
 
     async def close(self) -> None:
         """Cancels all work of this event loop and waits for its end; nothing starts any more."""
@@ -89,50 +119,74 @@ class SingleFlight(Generic[K, V]):
         if tasks:
             await self._end(tasks)
 
-    async def _end(self, tasks: set[asyncio.Task[V]]) -> None:
+    async def _leave(self, place: Place, flight: _Flight[V]) -> None:
+        """Ends work that its last waiter has left."""
+        if flight.waiters or flight.landed or flight.kept or flight.task is None:
+            return
+        self._remove(place, flight)
+        flight.task.cancel()
+        await self._end({flight.task})
+
+    async def _end(self, tasks: set[asyncio.Task[None]]) -> None:
         """Waits until cancelled tasks have ended, within the grace."""
         _, deaf = await asyncio.wait(tasks, timeout=self._grace_s)
         if deaf:
             _log.warning("%d executions ignore that they were cancelled", len(deaf))
 
-    def _start(
-        self,
-        place: tuple[asyncio.AbstractEventLoop, K],
-        make: Callable[[], Coroutine[Any, Any, V]],
-    ) -> _Flight[V]:
+    def _start(self, place: Place, make: Callable[[], Coroutine[Any, Any, V]]) -> _Flight[V]:
         if self._closed:
             raise asyncio.CancelledError("closed")
-        task = asyncio.create_task(self._fly(place, make))
-        flight = _Flight(make, task)
+        flight = self._flights[place] = _Flight(make)
+        task = flight.task = asyncio.create_task(self._fly(place, flight))
         self._tasks.add(task)
-        task.add_done_callback(self._landed)
-        if not task.done():  # as it can be on a loop that starts tasks eagerly
-            self._flights[place] = flight
+
+        def landed(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                # Waiters have it. If there are none left, this is the only trace.
+                _log.debug("shared work failed", exc_info=error)
+            elif not flight.landed:  # cancelled before its first step
+                flight.error = asyncio.CancelledError()
+                self._settle(place, flight)
+
+        task.add_done_callback(landed)
         return flight
 
-    async def _fly(
-        self,
-        place: tuple[asyncio.AbstractEventLoop, K],
-        make: Callable[[], Coroutine[Any, Any, V]],
-    ) -> V:
+    async def _fly(self, place: Place, flight: _Flight[V]) -> None:
         try:
-            return await make()
+            flight.value = await flight.make()
+        except BaseException as exc:
+            flight.error = exc
+            raise
         finally:
             # Here and not when the task's end is noticed: who comes after it starts anew.
-            self._remove(place, asyncio.current_task())
+            self._settle(place, flight)
 
-    def _remove(
-        self, place: tuple[asyncio.AbstractEventLoop, K], task: asyncio.Task[Any] | None
-    ) -> None:
-        flight = self._flights.get(place)
-        if flight is not None and flight.task is task:
+    def _settle(self, place: Place, flight: _Flight[V]) -> None:
+        flight.landed = True
+        self._remove(place, flight)
+        for waiter in flight.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _remove(self, place: Place, flight: _Flight[V]) -> None:
+        if self._flights.get(place) is flight:
             del self._flights[place]
 
-    def _landed(self, task: asyncio.Task[V]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # Waiters have it. If there are none left, this is the only trace.
-            _log.debug("shared work failed", exc_info=error)
+
+@final
+class _Work(Generic[V]):
+    """Work of a thread, and in the end its outcome. `gate` opens then, if anybody waits."""
+
+    __slots__ = ("abandoned", "done", "error", "gate", "leader", "make", "value")
+
+    def __init__(self, leader: int, make: Callable[[], V]) -> None:
+        self.leader = leader
+        self.make = make
+        self.done = self.abandoned = False
+        self.gate: threading.Event | None = None
+        self.value: V | None = None
+        self.error: Exception | None = None
 
 
 @final
@@ -140,8 +194,12 @@ class ThreadFlight(Generic[K, V]):
     """Shares the work of threads by key: the first one does it, the others wait."""
 
     def __init__(self) -> None:
-        self._flights: dict[K, tuple[int, Future[V]]] = {}
+        self._works: dict[K, _Work[V]] = {}
         self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Work that can be joined."""
+        return len(self._works)
 
     def run(self, key: K, make: Callable[[], V]) -> tuple[V, bool]:
         """The result of `make()`, or of the thread that is at it; and whether it was joined.
@@ -150,36 +208,54 @@ class ThreadFlight(Generic[K, V]):
         waiters takes over. Work that asks for its own key runs again, as it would without us.
         """
         me = threading.get_ident()
+        mine = _Work(me, make)
         while True:
-            with self._lock:
-                leader, future = self._flights.get(key, (0, None))
-                if future is None:
-                    leader, future = self._flights[key] = (me, Future[V]())
-                    break
-            if leader == me:
+            work = self._works.setdefault(key, mine)
+            if work is mine:
+                return self._lead(key, mine), False
+            if work.leader == me:
                 return make(), False
-            try:
-                return future.result(), True
-            except CancelledError:
-                if not future.cancelled():
-                    raise
-        return self._lead(key, future, make), False
+            self._wait(work)
+            if work.error is not None:
+                raise work.error
+            if not work.abandoned:
+                return cast("V", work.value), True
 
-    def _lead(self, key: K, future: "Future[V]", make: Callable[[], V]) -> V:
+    def joinable(self, key: K) -> Callable[[], V] | None:
+        """The `make` of the work that `run` would join; None without one."""
+        work = self._works.get(key)
+        return None if work is None else work.make
+
+    def forget(self, key: K, make: Callable[[], V]) -> None:
+        """Lets who comes from now on start anew, if `make` is what they would join."""
+        with self._lock:
+            work = self._works.get(key)
+            if work is not None and work.make is make:
+                del self._works[key]
+
+    def _lead(self, key: K, work: _Work[V]) -> V:
+        work.abandoned = True  # unless we come to an end
         try:
-            value = make()
+            value = work.value = work.make()
+            work.abandoned = False
         except Exception as exc:
-            self._settle(key)
-            future.set_exception(exc)
+            work.error = exc
             raise
-        except BaseException:
-            self._settle(key)
-            future.cancel()
-            raise
-        self._settle(key)
-        future.set_result(value)
+        finally:
+            with self._lock:
+                if self._works.get(key) is work:
+                    del self._works[key]
+                work.done = True
+                gate = work.gate
+            if gate is not None:
+                gate.set()
         return value
 
-    def _settle(self, key: K) -> None:
+    def _wait(self, work: _Work[V]) -> None:
         with self._lock:
-            del self._flights[key]
+            if work.done:
+                return
+            if work.gate is None:
+                work.gate = threading.Event()
+            gate = work.gate
+        gate.wait()

@@ -5,74 +5,109 @@ are one call. Plain arguments are their own key; only others are digested.
 """
 
 import inspect
-import itertools
 import sys
+import threading
 import weakref
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Final, final
+from collections.abc import Callable, Collection, Hashable, Mapping
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final, final
 
+from paceline.cache.holdings import Ledger, Table
 from paceline.cache.keys import digest
 from paceline.errors import InvalidInputError, UnkeyableError
+
+if TYPE_CHECKING:
+    from paceline.cache.entry import Entry
 
 if sys.version_info >= (3, 14):
     import annotationlib
 
-__all__ = ["FunctionKeys"]
+__all__ = ["FunctionKeys", "Instances"]
 
 # Of these, equal values of one type are the same value; not so 0.0 and -0.0.
 _PLAIN: Final = frozenset({type(None), bool, int, str, bytes})
+_BARE: Final = frozenset({int, str})
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @final
 class FunctionKeys:
-    """Makes the keys of one function's calls.
+    """Makes the keys of one function's calls, for a table that holds no other function's.
 
-    A key holds the function's module, qualified name and `version`, and this object: functions
-    of one name never share results. A method's `self` or `cls` counts as the very instance, by
-    identity, for as long as it lives.
+    Integers and texts, which never equal one another, are keys as they are: alone, or in a tuple
+    if there are several. `bool`, `bytes` and None need their types beside them. All else is
+    digested, together with the function's name and `version`. `ignore` names parameters that do
+    not matter; `key` makes a value to key the call by out of its arguments.
+
+    The `self` or `cls` of a method is left out: it says which table.
     """
 
-    def __init__(self, function: Callable[..., object], *, version: str = "") -> None:
+    def __init__(
+        self,
+        function: Callable[..., object],
+        *,
+        version: str = "",
+        ignore: Collection[str] = (),
+        key: Callable[..., object] | None = None,
+    ) -> None:
         self._signature = _signature(function)
         parameters = list(self._signature.parameters.values())
-        self._name = f"{function.__module__}.{function.__qualname__}"
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        unknown = set(ignore) - {parameter.name for parameter in parameters}
+        if unknown:
+            raise InvalidInputError(
+                f"{name} has no parameter {', '.join(sorted(unknown))} to ignore"
+            )
+        self.name = f"{function.__module__}.{name}"
+        self.is_method = (
+            key is None and _is_method(function, parameters) and parameters[0].name not in ignore
+        )
+        self.first = parameters[0].name if parameters else ""
+        names = tuple([parameter.name for parameter in parameters])
+        fixed = all(parameter.kind in _POSITIONAL for parameter in parameters)
+        plain = type(function) is FunctionType and not ignore and key is None
+        self.fixed = names if fixed and plain else None
+        """The parameters' names, if the arguments alone, in their order, are the key."""
+        self._count = len(parameters)
+        self._defaults: tuple[Any, ...] = getattr(function, "__defaults__", None) or ()
         self._version = version
-        self._is_method = _is_method(function, parameters)
-        self._arity = len(parameters) - self._is_method
-        self._simple = all(parameter.kind in _POSITIONAL for parameter in parameters)
-        self._instances = _Instances()
+        self._ignore = frozenset(ignore)
+        self._key = key
 
     def __repr__(self) -> str:
-        return f"FunctionKeys({self._name})"
+        return f"FunctionKeys({self.name})"
 
-    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Hashable:
-        """The key of a call with these arguments.
+    def key(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *scope: object) -> Hashable:
+        """The key of a call with these arguments, for those of one `scope` if one is given.
 
         Raises UnkeyableError for an argument that has no canonical form, TypeError for arguments
         the function does not take.
         """
-        instance = 0
-        if self._is_method:
-            if not args:
-                raise InvalidInputError(f"{self._name} is a method: call it on an instance")
-            instance, args = self._instances.number(args[0]), args[1:]
-        values = args
-        if kwargs or not self._simple or len(args) != self._arity:
-            values = self._bind(args, kwargs)
+        missing = self._count - len(args)
+        if self.fixed is None or kwargs or missing < 0 or missing > len(self._defaults):
+            args = self._bind(args, kwargs)
+        elif missing:
+            args += self._defaults[-missing:]
+        if self.is_method:
+            args = args[1:]
+        values = (*scope, *args) if scope else args
         types = tuple(map(type, values))
+        if _BARE.issuperset(types):
+            return values[0] if len(values) == 1 else values
         if _PLAIN.issuperset(types):
-            return (self, instance, values, types)
+            return (values, types)
         try:
-            return (self, instance, digest((self._name, self._version, values)))
+            return digest((self.name, self._version, values))
         except UnkeyableError as exc:
-            raise UnkeyableError(f"a call of {self._name} has no cache key: {exc}") from exc
+            raise UnkeyableError(f"a call of {self.name} has no cache key: {exc}") from exc
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        lead = (None,) if self._is_method else ()
-        bound = self._signature.bind(*lead, *args, **kwargs)
+        if self._key is not None:
+            return (self._key(*args, **kwargs),)
+        bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return tuple(bound.arguments.values())[len(lead) :]
+        arguments = bound.arguments
+        return tuple([arguments[name] for name in arguments if name not in self._ignore])
 
 
 def _signature(function: Callable[..., object]) -> inspect.Signature:
@@ -84,35 +119,59 @@ def _signature(function: Callable[..., object]) -> inspect.Signature:
 
 def _is_method(function: Callable[..., object], parameters: list[inspect.Parameter]) -> bool:
     """Whether the function stands in a class body and takes the instance or the class first."""
-    place = function.__qualname__.rpartition(".")[0]
+    place = getattr(function, "__qualname__", "").rpartition(".")[0]
     in_class = bool(place) and not place.endswith("<locals>")
     return in_class and bool(parameters) and parameters[0].name in ("self", "cls")
 
 
 @final
-class _Instances:
-    """Numbers for objects, never given twice; an `id` is, once its object is gone."""
+class Instances:
+    """A table for each instance of a class, for as long as the instance lives.
 
-    def __init__(self) -> None:
-        self._numbers: dict[int, tuple[weakref.ref[object], int]] = {}
-        self._next = itertools.count(1)
+    An `id` belongs to another object once its object is gone, but not before the weak reference
+    called back: so what is listed under an id is that of its object.
+    """
 
-    def number(self, instance: object) -> int:
-        known = self._numbers.get(id(instance))
-        if known is not None and known[0]() is instance:
-            return known[1]
+    def __init__(self, name: str, ledger: Ledger, abandon: Callable[[Table], object]) -> None:
+        self.finds: dict[int, Callable[[Any], Entry | None]] = {}
+        """By the id of an instance, what looks up in its table."""
+        self._name = name
+        self._ledger = ledger
+        self._abandon = abandon
+        self._tables: dict[int, tuple[weakref.ref[object], Table]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def table(self, instance: object) -> Table:
+        """The table of an instance. Raises UnkeyableError if its end could not be noticed."""
+        known = self._tables.get(id(instance))
+        return self._add(instance) if known is None else known[1]
+
+    def tables(self) -> list[Table]:
+        """All tables."""
+        return [table for _, table in list(self._tables.values())]
+
+    def _add(self, instance: object) -> Table:
         place = id(instance)
-        number = next(self._next)
 
-        def forget(gone: "weakref.ref[object]") -> None:
-            if (entry := self._numbers.get(place)) is not None and entry[0] is gone:
-                del self._numbers[place]
+        def forget(_: "weakref.ref[object]") -> None:
+            del self.finds[place]
+            _, table = self._tables.pop(place)
+            self._abandon(table)
 
-        try:
-            self._numbers[place] = (weakref.ref(instance, forget), number)
-        except TypeError as exc:
-            raise UnkeyableError(
-                f"a {type(instance).__qualname__} cannot be told from later ones at its address",
-                next_step='Add "__weakref__" to its __slots__.',
-            ) from exc
-        return number
+        with self._lock:
+            known = self._tables.get(place)
+            if known is not None:
+                return known[1]
+            table = Table(self._name, self._ledger)
+            try:
+                self._tables[place] = (weakref.ref(instance, forget), table)
+            except TypeError as exc:
+                raise UnkeyableError(
+                    f"a {type(instance).__qualname__} cannot be told from later ones at its address",
+                    next_step='Add "__weakref__" to its __slots__.',
+                ) from exc
+            self.finds[place] = table.entries.get
+        return table

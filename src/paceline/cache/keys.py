@@ -16,19 +16,20 @@ import struct
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, cast, final
 
 import msgspec
 
 from paceline.call import Call
 from paceline.errors import UnkeyableError
 
-__all__ = ["KEY_BYTES", "call_key", "canonical", "digest"]
+__all__ = ["KEY_BYTES", "CallKeys", "call_key", "canonical", "digest"]
 
 KEY_BYTES: Final = 32
 """Length of a key: wide enough that nobody finds two requests with one key."""
 
 _MAX_DEPTH: Final = 100
+_LONG: Final = 1_000
 _PERSON: Final = b"paceline key 1"  # changes with the encoding below
 
 _Writer = Callable[[Any, int], bytes]
@@ -53,6 +54,45 @@ def call_key(call: Call, version: str, generations: bytes) -> bytes:
             _write(tags, _MAX_DEPTH) if tags else b"",  # two tags can have one stamp
         )
     )
+
+
+@final
+class CallKeys:
+    """The keys of calls, remembered for those whose only argument is a text: most calls, of
+    which many come again. Nothing but the same texts and bytes has the same key, so what is
+    remembered is what would be computed.
+    """
+
+    def __init__(self, size: int = 4_096) -> None:
+        self._size = size
+        self._known: dict[tuple[object, ...], bytes] = {}
+
+    def key(self, call: Call, version: str, world: bytes) -> bytes:
+        """As `call_key`."""
+        arguments = call.arguments
+        query = arguments.get("query")
+        if len(arguments) != 1 or type(query) is not str or len(query) > _LONG:
+            return call_key(call, version, world)
+        scope = call.scope
+        quick = (
+            call.name,
+            query,
+            world,
+            version,
+            call.plan.effect.tags,
+            call.kind,
+            scope.level,
+            scope.tenant,
+            scope.user,
+            scope.session,
+        )
+        key = self._known.get(quick)
+        if key is None:
+            key = call_key(call, version, world)
+            if len(self._known) >= self._size:
+                self._known.clear()
+            self._known[quick] = key
+        return key
 
 
 def digest(value: object) -> bytes:

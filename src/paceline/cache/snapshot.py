@@ -7,6 +7,7 @@ the lower tiers anyway. What has no encoding is kept as a private copy.
 
 import copy
 import enum
+from types import MappingProxyType
 from typing import Any, Self, cast, final
 
 import msgspec
@@ -15,15 +16,60 @@ from paceline.cache.keys import canonical
 from paceline.codec import IMMUTABLE, decode, encode
 from paceline.errors import CodecError
 
-__all__ = ["Form", "Snapshot"]
+__all__ = ["Form", "Snapshot", "again", "freeze", "hold", "hold_copy", "thaw"]
 
 
 class Form(enum.Enum):
-    """How a snapshot holds its value."""
+    """How a value is held: as it is, as bytes, as a private copy; or it is an error to raise."""
 
     SHARED = enum.auto()
     ENCODED = enum.auto()
     COPIED = enum.auto()
+    RAISED = enum.auto()
+
+
+def hold(value: object, type_: Any = None) -> tuple[Form, Any]:
+    """What to keep of a value so that nobody can change it: its form and what is held.
+
+    `type_` is as for `paceline.codec.encode`. Raises CodecError for a value that can neither be
+    encoded nor copied, such as a generator.
+    """
+    if _shareable(value):
+        return Form.SHARED, value
+    try:
+        return Form.ENCODED, _encoded(value, type_)
+    except CodecError:
+        return Form.COPIED, _copied(value)
+
+
+def hold_copy(value: object) -> tuple[Form, Any]:
+    """As `hold`, but by copying whatever can be changed."""
+    return (Form.SHARED, value) if _shareable(value) else (Form.COPIED, _copied(value))
+
+
+def freeze(value: object) -> tuple[Form, Any]:
+    """As `hold`, but what JSON is made of turns into its unchangeable like, which all may share.
+
+    A list becomes a tuple, a dict a read-only mapping, a set a frozenset, a bytearray bytes.
+    """
+    try:
+        return Form.SHARED, _frozen(value)
+    except _UnfreezableError:
+        return hold(value)
+
+
+def thaw(form: Form, held: Any, type_: Any = None) -> Any:
+    """The value that was held, the caller's own; an error that was held is raised.
+
+    Raises CodecError if the value is not of that type any more.
+    """
+    if form is Form.SHARED:
+        return held
+    if form is Form.ENCODED:
+        return decode(held, type_)
+    if form is Form.COPIED:
+        return _copied(held)
+    raise again(held)
 
 
 @final
@@ -39,12 +85,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
         Raises CodecError for a value that can neither be encoded nor copied, such as a generator.
         """
-        if _shareable(value):
-            return cls(Form.SHARED, value)
-        try:
-            return cls(Form.ENCODED, _encoded(value, type_))
-        except CodecError:
-            return cls(Form.COPIED, _copied(value))
+        return cls(*hold(value, type_))
 
     @classmethod
     def of_payload(cls, payload: bytes, value: object) -> Self:
@@ -53,11 +94,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def thaw(self, type_: Any = None) -> Any:
         """The value, the caller's own. Raises CodecError if it is not of that type any more."""
-        if self.form is Form.SHARED:
-            return self.held
-        if self.form is Form.ENCODED:
-            return decode(self.held, type_)
-        return _copied(self.held)
+        return thaw(self.form, self.held, type_)
 
     def payload(self, type_: Any = None) -> bytes | None:
         """The bytes to store in a lower tier; None if the value has none."""
@@ -99,3 +136,36 @@ def _copied(value: object) -> object:
         return copy.deepcopy(value)
     except Exception as exc:  # copying runs the value's own code, which may raise anything
         raise CodecError(f"a {type(value).__qualname__} can be neither stored nor copied") from exc
+
+
+class _UnfreezableError(Exception):
+    """There is a value inside that has no unchangeable like."""
+
+
+def _frozen(value: object, depth: int = 100) -> object:
+    if _shareable(value):
+        return value
+    kind = type(value)
+    if not depth:
+        raise _UnfreezableError
+    if kind is dict or kind is MappingProxyType:
+        items = cast("dict[Any, object]", value).items()
+        return MappingProxyType({key: _frozen(item, depth - 1) for key, item in items})
+    if kind is list or kind is tuple:
+        return tuple([_frozen(item, depth - 1) for item in cast("list[object]", value)])
+    if kind is set or kind is frozenset:
+        return frozenset(_frozen(item, depth - 1) for item in cast("set[object]", value))
+    if kind is bytearray:
+        return bytes(cast("bytearray", value))
+    raise _UnfreezableError
+
+
+def again(error: Exception) -> Exception:
+    """An error to raise once more: a copy, so that tracebacks do not pile up on what is kept."""
+    try:
+        again = copy.copy(error)
+    except Exception:  # noqa: BLE001 (copying runs the class's own code, which may raise anything)
+        again = error
+    if type(again) is not type(error):
+        again = error
+    return again.with_traceback(None)

@@ -1,95 +1,208 @@
-"""Results of calls in tiers: memory first, then the file, each hit with its remaining lifetime."""
+"""Results of calls in tiers: memory, then the file, then what machines share.
 
+A result has one moment of expiry, which moving between tiers does not change: hits promote with
+the lifetime that is left, and what memory has no room for goes down with it.
+"""
+
+import asyncio
+import contextlib
+import functools
 import logging
-from typing import Any, NamedTuple, final
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple, final
 
 import msgspec
 
+from paceline.cache.claims import Claims
 from paceline.cache.disk import DiskTier
-from paceline.cache.memory import MemoryTier, lifetime_ns
+from paceline.cache.entry import PLAIN, About, Entry
+from paceline.cache.leases import FileLeases
+from paceline.cache.memory import NEVER_NS, MemoryTier, lifetime_ns
+from paceline.cache.shared import Found, SharedTier
 from paceline.cache.snapshot import Snapshot
-from paceline.call import Source
+from paceline.cache.statistics import Totals
+from paceline.call import Scope, Source
+from paceline.clock import Clock
 from paceline.codec import decode
 from paceline.errors import CodecError
 
-__all__ = ["CacheStats", "Hit", "ResultCache"]
+__all__ = ["CacheStats", "Freshness", "Hit", "Kept", "ResultCache", "scope_text"]
 
 _log = logging.getLogger("paceline")
+_SUMMARY: Final = 120
+_LONG: Final = 4_000  # cut before it is read, so that no secret is cut in two where it shows
 
 
 class Hit(NamedTuple):
-    """A result that was found, the caller's own, and the tier it was found in."""
+    """A result that was found, the caller's own, and the tier it was found in.
+
+    `aging`: it is served, but is to be computed anew. `cost_ns` is what computing it took.
+    """
 
     value: Any
     source: Source
+    cost_ns: int = 0
+    aging: bool = False
+
+
+class Kept(NamedTuple):
+    """A result that was found, and the form in which others get it too."""
+
+    hit: Hit
+    snapshot: Snapshot
+
+
+class Freshness(msgspec.Struct, frozen=True, kw_only=True):
+    """How long results are valid, and when they are computed anew.
+
+    `default_ttl_s` holds where a result comes without a lifetime. `jitter` is the share by which
+    lifetimes are shortened at random; `early` the beta of XFetch (0: never early). An expired
+    result is served for `stale_s` seconds while it is computed anew, for `stale_if_error_s` if
+    that fails. Another process that computes a result is waited for `lease_wait_s` seconds.
+    """
+
+    default_ttl_s: float = 300.0
+    jitter: float = 0.0
+    early: float = 0.0
+    stale_s: float = 0.0
+    stale_if_error_s: float = 0.0
+    lease_wait_s: float = 30.0
 
 
 class CacheStats(msgspec.Struct, frozen=True):
-    """What a cache has done. One look-up counts once, whichever tier answers it."""
+    """What a cache has done and holds. `evictions` by reason."""
 
-    hot_hits: int
-    warm_hits: int
-    misses: int
+    totals: Totals
     entries: int
-    evictions: int
-    expirations: int
-
-    @property
-    def hits(self) -> int:
-        """Look-ups that were answered."""
-        return self.hot_hits + self.warm_hits
-
-    @property
-    def hit_rate(self) -> float:
-        """Share of look-ups that were answered, 0..1; 0 before the first."""
-        lookups = self.hits + self.misses
-        return self.hits / lookups if lookups else 0.0
+    bytes: int
+    evictions: dict[str, int]
 
 
 @final
 class ResultCache:
-    """The results of calls, by key.
+    """The results of calls, by key. Every value handed out is the caller's own.
 
-    Every value handed out is the caller's own. A result has one moment of expiry, which moving
-    between tiers does not change. `default_ttl_s` holds where a result comes without one.
+    `redact` takes the secrets out of what is shown of a result. Looking up in memory and the file
+    happens where it is asked for; `fetch` and what follows a `put` use the shared tier, on the
+    event loop.
     """
 
     def __init__(
         self,
         memory: MemoryTier[bytes, Snapshot],
         disk: DiskTier | None,
+        shared: SharedTier | None = None,
+        leases: FileLeases | None = None,
         *,
-        default_ttl_s: float,
+        clock: Clock,
+        freshness: Freshness | None = None,
+        redact: Callable[[str], str] = str,
+        rng: random.Random | None = None,
     ) -> None:
+        self.totals = Totals()
         self._memory = memory
         self._disk = disk
-        self._default_ns = lifetime_ns(default_ttl_s)
-        self._hot_hits = 0
-        self._warm_hits = 0
-        self._misses = 0
+        self._shared = shared
+        self._freshness = freshness or Freshness()
+        self._claims = Claims[Kept](
+            disk, leases, shared, patience_s=self._freshness.lease_wait_s, clock=clock
+        )
+        self._clock = clock
+        self._default_ns = lifetime_ns(self._freshness.default_ttl_s)
+        self._rng = random.Random(clock.wall_ns()) if rng is None else rng  # noqa: S311 (spreads expiries; guards nothing)
+        self._redact = redact
+        self._sending: set[asyncio.Task[object]] = set()
+        self._foreign = 0
 
-    def get(self, key: bytes, result_type: Any = None) -> Hit | None:
-        """The valid result under this key, or None.
+    @property
+    def foreign(self) -> int:
+        """Values that were stored for others than their key says, and so were not used."""
+        return self._foreign
 
-        `result_type` is what the value is read back as; see `paceline.codec`.
+    # -- reading ------------------------------------------------------------------------------
+
+    def get(self, key: bytes, result_type: Any = None, scope: Scope | None = None) -> Hit | None:
+        """The result under this key that may be served, or None.
+
+        `result_type` is what the value is read back as; see `paceline.codec`. A lower tier's
+        value that was not stored for this `scope` is refused: the key says so already, and a
+        leak is worth a second look.
         """
-        entry = self._memory.get(key)
         try:
+            entry = self._memory.get(key)
             if entry is not None:
+                about = entry.terms.about if entry.terms is not None else PLAIN
                 value = entry.value.thaw(result_type)
-                self._hot_hits += 1
-                return Hit(value, Source.HOT)
-            hit = self._get_warm(key, result_type)
+                self.totals.hot_hits += 1
+                return self._counted(Hit(value, Source.HOT, about.cost_ns), about)
+            hit = self._get_aging(key, result_type) or self._get_warm(key, result_type, scope)
         except CodecError as exc:
             _log.info("a stored result is dropped: %s", exc)
             self.delete(key)
             hit = None
         if hit is None:
-            self._misses += 1
+            self.totals.misses += 1
         return hit
 
+    def rescue(
+        self, key: bytes, result_type: Any = None, scope: Scope | None = None
+    ) -> Kept | None:
+        """The expired result that may be served because computing it anew failed, or None."""
+        entry = self._memory.find(key)
+        if entry is not None and entry.terms is not None:
+            if self._clock.monotonic_ns() >= entry.terms.rescue_ns:
+                return None
+            snapshot, about = entry.value, entry.terms.about
+        else:
+            found = self._look_warm(key, scope)
+            if found is None:
+                return None
+            fresh_ns = found.remaining_ns - _grace_ns(found.about)
+            if fresh_ns + found.about.rescue_ns <= 0:
+                return None
+            snapshot, about = _snapshot(found.value, result_type), found.about
+        try:
+            value = snapshot.thaw(result_type)
+        except CodecError:
+            return None
+        self.totals.stale += 1
+        return Kept(self._counted(Hit(value, Source.STALE, about.cost_ns), about), snapshot)
+
+    async def fetch(
+        self, key: bytes, result_type: Any = None, scope: Scope | None = None
+    ) -> Kept | None:
+        """The result from the shared tier, kept here from now on; None if it has none."""
+        found = await self._shared.get(key) if self._shared is not None else None
+        if found is None or self._is_foreign(found.about, scope):
+            return None
+        fresh_ns = found.remaining_ns - _grace_ns(found.about)
+        if fresh_ns <= 0:
+            return None
+        try:
+            snapshot = _snapshot(found.value, result_type)
+            value = snapshot.thaw(result_type)
+        except CodecError as exc:
+            _log.info("a shared result is dropped: %s", exc)
+            return None
+        self._keep(key, snapshot, fresh_ns, found.about)
+        if self._disk is not None:
+            self._disk.put(key, found.value, found.remaining_ns, found.about)
+        self.totals.cold_hits += 1
+        self.totals.misses -= 1  # as which it was counted before it came here
+        return Kept(
+            self._counted(Hit(value, Source.COLD, found.about.cost_ns), found.about), snapshot
+        )
+
+    # -- storing ------------------------------------------------------------------------------
+
     def put(
-        self, key: bytes, value: object, ttl_s: float | None = None, result_type: Any = None
+        self,
+        key: bytes,
+        value: object,
+        ttl_s: float | None = None,
+        result_type: Any = None,
+        about: About = PLAIN,
     ) -> Snapshot | None:
         """Stores a result for `ttl_s` seconds (None: the default; 0: not at all).
 
@@ -107,49 +220,229 @@ class ResultCache:
             _log.info("a result is not stored: %s", exc)
             self.delete(key)
             return None
-        self._memory.put(key, snapshot, ttl_ns)
-        self._put_warm(key, snapshot, ttl_ns, result_type)
+        if self._freshness.jitter and ttl_ns < NEVER_NS:
+            ttl_ns = max(1, round(ttl_ns * (1 - self._freshness.jitter * self._rng.random())))
+        self._keep(key, snapshot, ttl_ns, about)
+        self._put_below(key, snapshot, ttl_ns, about, result_type)
+        self.totals.stored += 1
         return snapshot
+
+    def about(
+        self, about: About, stale_s: float | None = None, stale_if_error_s: float | None = None
+    ) -> About:
+        """The same without secrets, and with how long it is kept after its lifetime: so many
+        seconds, None for the default."""
+        fresh = self._freshness
+        return msgspec.structs.replace(
+            about,
+            summary=self._redact(about.summary[:_LONG])[:_SUMMARY],
+            stale_ns=lifetime_ns(fresh.stale_s if stale_s is None else stale_s),
+            rescue_ns=lifetime_ns(
+                fresh.stale_if_error_s if stale_if_error_s is None else stale_if_error_s
+            ),
+        )
+
+    def ttl_s(self, ttl_s: float | None) -> float:
+        """A lifetime in seconds, the default for None."""
+        return self._freshness.default_ttl_s if ttl_s is None else ttl_s
 
     def delete(self, key: bytes) -> None:
         """Removes the result under this key from all tiers."""
         self._memory.delete(key)
         if self._disk is not None:
             self._disk.delete(key)
+        if self._shared is not None:
+            self._send(self._shared.delete(key))
 
     def clear(self) -> None:
         """Removes all results from all tiers."""
         self._memory.clear()
         if self._disk is not None:
             self._disk.clear()
+        if self._shared is not None:
+            self._send(self._shared.clear())
+
+    def dropped_elsewhere(self, key: bytes | None) -> None:
+        """Another machine replaced or removed this result (None: perhaps any of them)."""
+        if key is None:
+            self._memory.clear()
+        else:
+            self._memory.delete(key)
+
+    def remove(self, name_prefix: str) -> int:
+        """Removes the results of everything whose name begins so from memory and the file; how
+        many there were. May wait for the file: not for an event loop.
+
+        Clearing one agent or a tag takes no search: see `paceline.cache.generations`.
+        """
+        count = self._memory.invalidate(
+            predicate=lambda entry: _about(entry).name.startswith(name_prefix)
+        )
+        if self._disk is not None:
+            return max(count, self._disk.delete_where(prefix=name_prefix))
+        return count
 
     def snapshot(self) -> CacheStats:
-        """What this cache has done so far."""
+        """What this cache has done and holds."""
         return CacheStats(
-            hot_hits=self._hot_hits,
-            warm_hits=self._warm_hits,
-            misses=self._misses,
+            totals=self.totals.copy(),
             entries=len(self._memory),
-            evictions=self._memory.evictions,
-            expirations=self._memory.expirations,
+            bytes=self._memory.bytes,
+            evictions=self._memory.stats().removed,
         )
 
-    def _get_warm(self, key: bytes, result_type: Any) -> Hit | None:
+    # -- one computation for all ----------------------------------------------------------------
+
+    def claim(
+        self, key: bytes, result_type: Any = None, scope: Scope | None = None, *, wait: bool = True
+    ) -> contextlib.AbstractAsyncContextManager[Kept | None]:
+        """Holds the right to compute this result, alone among all processes and machines.
+
+        Where another computes it, waits for that one's result and gives it; when there is still
+        none after `lease_wait_s` seconds, nothing is held. What is put before the end can be
+        found before others may compute. With `wait` False never waits.
+        """
+        return self._claims.hold(
+            key,
+            functools.partial(self._look_below, key, result_type, scope),
+            functools.partial(self.fetch, key, result_type, scope),
+            wait=wait,
+        )
+
+    async def settle(self) -> None:
+        """Waits until what was sent to the shared tier has arrived or was given up."""
+        while self._sending:
+            await asyncio.wait(self._sending)
+
+    # -- tiers ----------------------------------------------------------------------------------
+
+    def _get_aging(self, key: bytes, result_type: Any) -> Hit | None:
+        """From memory, past the moment at which it is best computed anew."""
+        entry = self._memory.find(key)
+        if entry is None or entry.terms is None:
+            return None
+        now_ns, terms = self._clock.monotonic_ns(), entry.terms
+        if now_ns >= terms.stale_ns:
+            return None
+        if now_ns >= terms.expires_ns and self._is_newer_below(key):
+            return None
+        value = entry.value.thaw(result_type)
+        self.totals.hot_hits += 1
+        source = Source.HOT if now_ns < terms.expires_ns else Source.STALE
+        self.totals.stale += source is Source.STALE
+        hit = Hit(value, source, terms.about.cost_ns, aging=True)
+        return self._counted(hit, terms.about)
+
+    def _is_newer_below(self, key: bytes) -> bool:
+        """Whether another process has computed a result anew."""
         found = self._disk.get(key) if self._disk is not None else None
+        return found is not None and found.remaining_ns > _grace_ns(found.about)
+
+    def _get_warm(self, key: bytes, result_type: Any, scope: Scope | None) -> Hit | None:
+        found = self._look_warm(key, scope)
         if found is None:
             return None
+        about = found.about
+        fresh_ns = found.remaining_ns - _grace_ns(about)
+        if fresh_ns <= 0 and fresh_ns + about.stale_ns <= 0:
+            return None
         value = decode(found.value, result_type)
-        self._memory.put(key, Snapshot.of_payload(found.value, value), found.remaining_ns)
-        self._warm_hits += 1
-        return Hit(value, Source.WARM)
+        self.totals.warm_hits += 1
+        if fresh_ns <= 0:
+            self.totals.stale += 1
+            return self._counted(Hit(value, Source.STALE, about.cost_ns, aging=True), about)
+        self._keep(key, Snapshot.of_payload(found.value, value), fresh_ns, about)
+        return self._counted(Hit(value, Source.WARM, about.cost_ns), about)
 
-    def _put_warm(self, key: bytes, snapshot: Snapshot, ttl_ns: int, result_type: Any) -> None:
-        if self._disk is None:
+    def _look_below(self, key: bytes, result_type: Any, scope: Scope | None) -> Kept | None:
+        """The fresh result that another process may have stored meanwhile."""
+        found = self._look_warm(key, scope)
+        if found is None or found.remaining_ns <= _grace_ns(found.about):
+            return None
+        try:
+            snapshot = _snapshot(found.value, result_type)
+            value = snapshot.thaw(result_type)
+        except CodecError:
+            return None
+        self._keep(key, snapshot, found.remaining_ns - _grace_ns(found.about), found.about)
+        self.totals.warm_hits += 1
+        self.totals.misses -= 1  # as which it was counted before
+        hit = Hit(value, Source.WARM, found.about.cost_ns)
+        return Kept(self._counted(hit, found.about), snapshot)
+
+    def _look_warm(self, key: bytes, scope: Scope | None) -> Found | None:
+        found = self._disk.get(key) if self._disk is not None else None
+        return None if found is None or self._is_foreign(found.about, scope) else found
+
+    def _is_foreign(self, about: About, scope: Scope | None) -> bool:
+        if scope is None or not about.scope or about.scope == scope_text(scope):
+            return False
+        self._foreign += 1
+        _log.error("a result of %s was stored for another scope than its key's", about.name)
+        return True
+
+    def _keep(self, key: bytes, snapshot: Snapshot, ttl_ns: int, about: About) -> None:
+        """Into memory, and what it is."""
+        self._memory.put(key, snapshot, ttl_ns, about=about, early=self._freshness.early)
+
+    def _put_below(
+        self, key: bytes, snapshot: Snapshot, ttl_ns: int, about: About, result_type: Any
+    ) -> None:
+        if self._disk is None and self._shared is None:
             return
         payload = snapshot.payload(result_type)
-        if payload is not None:
-            self._disk.put(key, payload, ttl_ns)
+        if payload is None:
+            kind = type(snapshot.held).__qualname__
+            _log.info("a %s is kept in memory only: it has no encoding", kind)
+            if self._disk is not None:
+                self._disk.delete(key)
             return
-        kind = type(snapshot.held).__qualname__
-        _log.info("a %s is kept in memory only: it has no encoding", kind)
-        self._disk.delete(key)
+        kept_ns = min(ttl_ns + _grace_ns(about), NEVER_NS)
+        if self._disk is not None:
+            self._disk.put(key, payload, kept_ns, about)
+        if self._shared is not None:
+            self._send(self._shared.put(key, payload, kept_ns, about))
+
+    def demote(self, entry: Entry) -> None:
+        """What memory has no room for goes down with the lifetime it has left, unless it is there
+        already."""
+        if self._disk is None or entry.terms is None:
+            return
+        left_ns = entry.terms.rescue_ns - self._clock.monotonic_ns()
+        payload = entry.value.payload() if left_ns > 0 else None
+        if payload is not None:
+            self._disk.put(entry.key, payload, left_ns, entry.terms.about)
+
+    def _counted(self, hit: Hit, about: About) -> Hit:
+        self.totals.saved_ns += about.cost_ns
+        self.totals.saved_usd += about.cost_usd
+        return hit
+
+    def _send(self, sending: Coroutine[Any, Any, object]) -> None:
+        """Starts what nobody waits for; without an event loop it is not sent."""
+        try:
+            task = asyncio.get_running_loop().create_task(sending)
+        except RuntimeError:
+            sending.close()
+            return
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+
+def scope_text(scope: Scope) -> str:
+    """Who may see a result, to be shown and compared. Not injective: keys are."""
+    parts = (scope.tenant, scope.user, scope.session)
+    return "/".join([scope.level.value, *[part for part in parts if part is not None]])
+
+
+def _grace_ns(about: About) -> int:
+    """How long a result is kept after its lifetime."""
+    return max(about.stale_ns, about.rescue_ns)
+
+
+def _about(entry: Entry) -> About:
+    return entry.terms.about if entry.terms is not None else PLAIN
+
+
+def _snapshot(payload: bytes, result_type: Any) -> Snapshot:
+    return Snapshot.of_payload(payload, decode(payload, result_type))

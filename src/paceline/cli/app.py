@@ -5,22 +5,18 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, TextIO, cast, final
+from typing import Annotated, Any, Final, TextIO, final
 
 import typer
 from typer.core import TyperCommand
 
+from paceline.cli import cache_commands
+from paceline.cli.options import AgentDirs, AsJson, end, place_of
 from paceline.cli.output import FAILED, INTERRUPTED, TERMINATED, exit_code, line, note, problem
 from paceline.cli.place import Place
 from paceline.errors import ConfigError, PacelineError
 
 __all__ = ["build", "run"]
-
-AgentDirs = Annotated[
-    list[Path] | None,
-    typer.Option("--agents", metavar="DIR", help="Directory of agent modules (default: ./agents)."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _RUN_HELP: Final = """Run an agent.
 
@@ -117,6 +113,7 @@ def build(*, drawn: bool) -> typer.Typer:
     host.command("explain")(_explain)
     host.command("audit")(_audit)
     app.add_typer(host)
+    app.add_typer(cache_commands.build(drawn=drawn))
     return app
 
 
@@ -171,14 +168,6 @@ def _limit(seconds: float | None) -> float | None:
     return seconds
 
 
-def _place(context: typer.Context) -> Place:
-    return cast("Place", context.obj)
-
-
-def _end(code: int) -> None:
-    raise typer.Exit(code)
-
-
 def _run(
     context: typer.Context,
     agent: Annotated[str, typer.Argument(help="Its name; `paceline agents` lists them.")],
@@ -211,21 +200,21 @@ def _run(
         cache=not no_cache,
         as_json=as_json,
     )
-    _end(run(_place(context), request))
+    end(run(place_of(context), request))
 
 
 def _agents(context: typer.Context, agents: AgentDirs = None, as_json: AsJson = False) -> None:
     """List agents, and modules that cannot be used."""
     from paceline.cli.listing import list_agents  # noqa: PLC0415
 
-    _end(list_agents(_place(context), agents, as_json=as_json))
+    end(list_agents(place_of(context), agents, as_json=as_json))
 
 
 def _reload(context: typer.Context, agents: AgentDirs = None) -> None:
     """Check all agent modules, and make running processes load them again."""
     from paceline.cli.listing import reload  # noqa: PLC0415
 
-    _end(reload(_place(context), agents))
+    end(reload(place_of(context), agents))
 
 
 def _stats(
@@ -238,7 +227,7 @@ def _stats(
     """Show how agents perform: calls, hit rate, times, errors."""
     from paceline.cli.record import stats  # noqa: PLC0415
 
-    _end(stats(_place(context), in_full=verbose, as_json=as_json))
+    end(stats(place_of(context), in_full=verbose, as_json=as_json))
 
 
 def _history(
@@ -257,14 +246,14 @@ def _history(
     from paceline.cli.record import Filter, history  # noqa: PLC0415
 
     wanted = Filter(call=call, agent=agent, user=user, errors=errors, limit=limit)
-    _end(history(_place(context), wanted, as_json=as_json))
+    end(history(place_of(context), wanted, as_json=as_json))
 
 
 def _doctor(context: typer.Context, agents: AgentDirs = None, as_json: AsJson = False) -> None:
     """Check settings, files, agents and sandbox, and say what to do about what is wrong."""
     from paceline.cli.doctor import doctor  # noqa: PLC0415
 
-    _end(doctor(_place(context), agents, as_json=as_json))
+    end(doctor(place_of(context), agents, as_json=as_json))
 
 
 def _serve(
@@ -278,14 +267,14 @@ def _serve(
     """Serve host commands over HTTP, for other processes of this machine."""
     from paceline.cli.hostexec import serve  # noqa: PLC0415
 
-    _end(serve(_place(context), host=host, port=port, allow_remote=allow_remote))
+    end(serve(place_of(context), host=host, port=port, allow_remote=allow_remote))
 
 
 def _rules(context: typer.Context, as_json: AsJson = False) -> None:
     """List what the policy allows."""
     from paceline.cli.hostexec import rules  # noqa: PLC0415
 
-    _end(rules(_place(context), as_json=as_json))
+    end(rules(place_of(context), as_json=as_json))
 
 
 def _check(
@@ -295,7 +284,7 @@ def _check(
     """Check a policy file and run its self-tests."""
     from paceline.cli.hostexec import check  # noqa: PLC0415
 
-    _end(check(_place(context), file))
+    end(check(place_of(context), file))
 
 
 def _explain(
@@ -305,11 +294,11 @@ def _explain(
     """Say whether a command is allowed, by which rule, and how it is treated."""
     from paceline.cli.hostexec import explain  # noqa: PLC0415
 
-    _end(explain(_place(context), command))
+    end(explain(place_of(context), command))
 
 
 def _audit(context: typer.Context) -> None:
     """Check that each line of the audit log still follows from the one before it."""
     from paceline.cli.hostexec import audit  # noqa: PLC0415
 
-    _end(audit(_place(context)))
+    end(audit(place_of(context)))

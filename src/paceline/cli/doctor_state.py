@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from paceline.cache.disk_rows import VERSION
 from paceline.cache.generations import Generations
 from paceline.cli.finding import Finding, checked
 from paceline.database import Schema, connect, storage_errors
@@ -22,8 +23,8 @@ from paceline.hostexec.audit import first_break
 __all__ = ["examine_state"]
 
 _LITTLE_SPACE: Final = 100 * 1024 * 1024
-_SCHEMA: Final = Schema(version=1, statements=())
-"""Of the result cache and of the history."""
+_CACHE: Final = Schema(version=VERSION, statements=())
+_HISTORY: Final = Schema(version=1, statements=())
 _CHOOSE: Final = "Set PACELINE_HOME to a directory of your own."
 
 
@@ -33,8 +34,8 @@ def examine_state(home: Home) -> Iterator[Finding]:
     yield _directory(home.path, existing)
     yield from _space(existing)
     looks = (
-        ("result cache", home.cache, _database),
-        ("history", home.history, _database),
+        ("result cache", home.cache, functools.partial(_database, schema=_CACHE)),
+        ("history", home.history, functools.partial(_database, schema=_HISTORY)),
         ("generations", home.generations, _generations),
         ("audit log", home.audit, _audit),
     )
@@ -79,11 +80,11 @@ def _space(existing: Path) -> Iterator[Finding]:
         )
 
 
-def _database(path: Path) -> str:
+def _database(path: Path, schema: Schema) -> str:
     with storage_errors(path):
         size = path.stat().st_size
         if size:
-            with contextlib.closing(connect(path, _SCHEMA, read_only=True)) as db:
+            with contextlib.closing(connect(path, schema, read_only=True)) as db:
                 problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise CorruptStoreError(

@@ -26,7 +26,7 @@ from paceline.errors import CommandFailedError, InvalidInputError, PacelineError
 from paceline.hostexec.text import error_text
 from paceline.runtime import Runtime
 
-__all__ = ["Request", "run"]
+__all__ = ["Request", "run", "system_user", "value_text"]
 
 _LONGEST_INPUT: Final = 1024 * 1024
 _GIVE: Final = "Pipe text into it, or give the input as an argument."
@@ -55,7 +55,7 @@ class _Ran(msgspec.Struct, frozen=True):
 
 def run(place: Place, request: Request) -> int:
     """Runs it, shows what came of it, and returns the exit code."""
-    user = request.user or _system_user()
+    user = request.user or system_user()
     query = request.text
     try:
         if query == "-":
@@ -72,7 +72,7 @@ def run(place: Place, request: Request) -> int:
     elif ran.error is not None:
         note(_error_text(ran.error, query))
     elif ran.outcome is not None:
-        line(_text(ran.outcome.value))
+        line(value_text(ran.outcome.value))
     return exit_code(ran.error)
 
 
@@ -117,7 +117,8 @@ async def _ran(place: Place, request: Request, query: str, user: str) -> _Ran:
     return _Ran(outcome, outcome.error, runtime.notices)
 
 
-def _system_user() -> str:
+def system_user() -> str:
+    """Who runs this process."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user id without a name, as in some containers
@@ -147,7 +148,7 @@ def _error_text(error: PacelineError, query: str) -> str:
     return error_text(error, query, limit=limit)
 
 
-def _text(value: object) -> str:
+def value_text(value: object) -> str:
     """A value for people: text as it is, data as indented JSON."""
     data = plain(value) if type(value) in (dict, list, tuple) else None
     if isinstance(data, (dict, list)):

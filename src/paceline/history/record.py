@@ -91,19 +91,21 @@ class Capture(msgspec.Struct, frozen=True):
     """A finished call from which a record can be made at any later time, on any thread."""
 
     call: Call
-    """Without its arguments."""
+    """With its arguments only if nobody can change them."""
     outcome: Outcome
-    """Without its value and error."""
+    """With its value only if nobody can change it, and without its error."""
     at_ns: int
-    arguments: _Later
-    value: _Later
+    arguments: _Later | None
+    value: _Later | None
+    """What is to be known of them; None where they are still there."""
     category: Category | None
     message: str | None
 
     def record(self, redactor: Redactor, *, keep_inputs: bool) -> Record:
         """The record of the call."""
         call, outcome = self.call, self.outcome
-        arguments, value = self.arguments(), self.value()
+        arguments = _read(dict(call.arguments)) if self.arguments is None else self.arguments()
+        value = _read(outcome.value) if self.value is None else self.value()
         tokens = outcome.tokens
         return Record(
             id=storable(call.id),
@@ -138,6 +140,8 @@ class Capture(msgspec.Struct, frozen=True):
 def capture(call: Call, outcome: Outcome, clock: Clock) -> Capture:
     """What `Capture.record` needs, whatever is done to arguments and value from now on."""
     error = outcome.error
+    if error is None and _can_wait(outcome.value) and _can_wait(*call.arguments.values()):
+        return Capture(call, outcome, clock.wall_ns(), None, None, None, None)
     return Capture(
         msgspec.structs.replace(call, arguments=_NO_ARGUMENTS),
         msgspec.structs.replace(outcome, value=None, error=None),
@@ -187,9 +191,10 @@ def _can_wait(*values: object) -> bool:
     """Whether nobody can change these values, and they are short."""
     length = 0
     for value in values:
-        if isinstance(value, (str, bytes)):
-            length += len(value)
-        if type(value) not in IMMUTABLE:
+        kind = type(value)
+        if kind is str or kind is bytes:
+            length += len(cast("str", value))
+        elif kind not in IMMUTABLE:
             return False
     return length <= _MAX_INPUT
 

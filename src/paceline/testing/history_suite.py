@@ -226,7 +226,7 @@ def folds_every_record(store: HistoryStore, clock: VirtualClock) -> None:
         seen[name, source, category, queue_ns, execute_ns, total_ns] += 1
 
     times = (3_000, 4_000_000, 5_000_000_000)
-    assert store.fold(add) == 3  # noqa: PLR2004
+    assert store.fold(add) == 3
     assert seen == Counter(
         [
             ("a", Source.EXECUTED, None, *times),
@@ -244,11 +244,11 @@ def prunes_the_oldest(store: HistoryStore, clock: VirtualClock) -> None:
     _observe_many(store, clock, [(f"{n}", "echo", "ada", None) for n in range(10)])
     assert store.prune() == 0
     assert store.prune(max_age_s=1_000, max_records=10) == 0
-    assert store.prune(max_age_s=4.5) == 5  # noqa: PLR2004
+    assert store.prune(max_age_s=4.5) == 5
     assert [found.id for found in store.query()] == ["9", "8", "7", "6", "5"]
-    assert store.prune(max_records=2) == 3  # noqa: PLR2004
+    assert store.prune(max_records=2) == 3
     assert [found.id for found in store.query()] == ["9", "8"]
-    assert store.prune(max_records=0) == 2  # noqa: PLR2004
+    assert store.prune(max_records=0) == 2
     assert store.query() == []
 
 

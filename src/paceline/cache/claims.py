@@ -1,0 +1,97 @@
+"""One computation for all: who computes a result, among processes and machines.
+
+Leases, not locks: one that is held too long, or whose holder died, costs a second computation,
+never a wait without end (Gray and Cheriton, Leases, 1989).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Generic, TypeVar, final
+
+from paceline.cache.disk import DiskTier
+from paceline.cache.leases import FileLeases, Lease
+from paceline.cache.shared import SharedLease, SharedTier
+from paceline.clock import Clock
+
+__all__ = ["Claims"]
+
+T = TypeVar("T")
+
+
+@final
+class Claims(Generic[T]):
+    """Leases of the processes of this machine, then of the machines that share a tier."""
+
+    def __init__(
+        self,
+        disk: DiskTier | None,
+        leases: FileLeases | None,
+        shared: SharedTier | None,
+        *,
+        patience_s: float,
+        clock: Clock,
+    ) -> None:
+        """Who computes elsewhere is waited for `patience_s` seconds; 0 takes no leases."""
+        self._disk = disk
+        self._leases = leases if patience_s else None
+        self._shared = shared if patience_s else None
+        self._patience_s = patience_s
+        self._clock = clock
+        self._releasing: set[asyncio.Task[object]] = set()
+
+    @contextlib.asynccontextmanager
+    async def hold(
+        self,
+        key: bytes,
+        look: Callable[[], T | None],
+        fetch: Callable[[], Awaitable[T | None]],
+        *,
+        wait: bool,
+    ) -> AsyncGenerator[T | None]:
+        """Gives what others computed meanwhile, by `look` here or by `fetch` from elsewhere; or
+        None, holding the leases that were free, until the block ends."""
+        lease, remote, kept = None, None, None
+        try:
+            lease, kept = await self._local(key, look, wait=wait)
+            if kept is None and wait and self._shared is not None:
+                remote = await self._shared.lease(key, self._patience_s)
+                if remote is None and await self._shared.wait(key, self._patience_s) is not None:
+                    kept = await fetch()
+            yield kept
+        finally:
+            if remote is not None:
+                self._release_remote(remote)
+            if lease is not None:
+                self._release(lease)
+
+    async def _local(
+        self, key: bytes, look: Callable[[], T | None], *, wait: bool
+    ) -> tuple[Lease | None, T | None]:
+        if self._leases is None:
+            return None, None
+        lease = self._leases.acquire(key)
+        if lease is None and wait:
+            found = await self._leases.wait(
+                key, look, patience_s=self._patience_s, clock=self._clock
+            )
+            return (found, None) if found is None or isinstance(found, Lease) else (None, found)
+        # Another may have come to its end since the caller looked.
+        return lease, look() if lease is not None and wait else None
+
+    def _release(self, lease: Lease) -> None:
+        """Not before what was put can be found."""
+        if self._disk is not None:
+            self._disk.after_written(lease.release)
+        else:
+            lease.release()
+
+    def _release_remote(self, lease: SharedLease) -> None:
+        """Behind what was put, which was sent before; nobody waits for it."""
+        task: asyncio.Task[object] = asyncio.ensure_future(_released(lease))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+
+async def _released(lease: SharedLease) -> object:
+    return await lease.release()

@@ -1,0 +1,132 @@
+"""What a call runs, and one execution of it in the making."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, final
+
+import msgspec
+
+from paceline.balance.gate import Gate, Ticket
+from paceline.cache.hints import Hints
+from paceline.call import Call, Outcome, Priority
+from paceline.errors import CodecError
+from paceline.path.identity import Identified
+
+if TYPE_CHECKING:
+    from paceline.cache.snapshot import Snapshot
+
+__all__ = ["Execution", "Job", "place"]
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What there is to know of the thing a call runs: how to run it, and what its results are.
+
+    `version` changes when results of before must not be found any more. `result_type` is what
+    stored results are read back as (see `paceline.codec`). `gate` is its own limit, `workers`
+    that of the threads it runs in. `trusted` is for what comes with Paceline: its errors say
+    truthfully whether anything was started, and it keeps apart whose call it is. `hints` reads
+    what a result says of its own caching.
+    """
+
+    execute: Callable[[Call], Awaitable[object]]
+    version: str = ""
+    result_type: Any = None
+    gate: Gate | None = None
+    workers: Gate | None = None
+    timeout_s: float = 60.0
+    trusted: bool = False
+    hints: Callable[[object], Hints] | None = None
+
+
+@final
+class Execution:
+    """One execution in the making: how far it has come, and what its callers share."""
+
+    __slots__ = (
+        "_run",
+        "attempts",
+        "call",
+        "deadline_ns",
+        "execute_ns",
+        "held",
+        "identified",
+        "job",
+        "outer",
+        "place",
+        "priority",
+        "queue_ns",
+        "queued_ns",
+        "refresh",
+        "snapshot",
+        "started_ns",
+        "ticket",
+    )
+
+    def __init__(
+        self,
+        run: "Callable[[Execution], Awaitable[Outcome]]",
+        call: Call,
+        job: Job,
+        identified: Identified | None,
+        outer: frozenset[Gate],
+        *,
+        refresh: bool = False,
+    ) -> None:
+        """`outer` are the gates in which the calls around this one have places: it uses those."""
+        self._run = run
+        self.call = call
+        self.job = job
+        self.identified = identified
+        """What its result is kept under; None where it is not kept."""
+        self.outer = outer
+        self.held = outer
+        """The same and, while it runs, the gates it has entered itself."""
+        self.place: object = place(call, identified, outer)
+        self.deadline_ns = call.deadline_ns
+        """The latest of its callers' deadlines; None when one of them has none."""
+        self.priority = call.priority
+        """The highest of its callers'."""
+        self.ticket: Ticket | None = None
+        self.refresh = refresh
+        """Whether it is to replace a result that is still there."""
+        self.attempts = 0
+        self.queue_ns = 0
+        self.execute_ns = 0
+        self.queued_ns: int | None = None
+        self.started_ns: int | None = None
+        self.snapshot: Snapshot | None = None
+        """The value at the moment it was made, for those who joined."""
+
+    async def __call__(self) -> Outcome:
+        return await self._run(self)
+
+    def copy(self) -> object:
+        """The value for one who joined. Raises CodecError for one that cannot be copied."""
+        if self.snapshot is None:
+            raise CodecError(f"a result of {self.call.name} cannot be copied")
+        return self.snapshot.thaw(self.job.result_type)
+
+    def wait(self, ticket: Ticket) -> None:
+        """It has to wait for a place; to be told."""
+        self.ticket = ticket
+
+    def join(self, deadline_ns: int | None, priority: Priority) -> None:
+        """Lets it go on until this deadline too, and go before what is less urgent than that."""
+        if priority > self.priority:
+            self.priority = priority
+            if self.ticket is not None:
+                self.ticket.raise_to(priority)
+        if self.deadline_ns is not None:
+            self.deadline_ns = None if deadline_ns is None else max(self.deadline_ns, deadline_ns)
+
+
+def place(call: Call, identified: Identified | None, outer: frozenset[Gate]) -> object:
+    """What executions have to have in common to be one.
+
+    Calls that use different places of those around them do not join: one could wait for a
+    place that the other's parent holds. Nor do sessions of one world: the one that executes may
+    write meanwhile.
+    """
+    if identified is None:
+        return call.id
+    session = identified.seal.session if identified.seal is not None else None
+    return identified.key, outer, session

@@ -1,0 +1,252 @@
+"""`paceline cache`, as a user meets it."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paceline import Runtime, Source, SyncRuntime
+from paceline.config import load
+from tests.e2e.command_line import Cli, process
+
+WRITER = "EFFECT = 'write'\ndef run(query):\n    open('written', 'a').write(query)\n"
+COUNTER = """
+CACHEABLE = True
+SCOPE = "global"
+CACHE_TTL = 600
+def run(query):
+    with open("counted", "a") as file:
+        file.write(query + "\\n")
+    return query
+"""
+READER = """
+from paceline import Effect, Plan
+def plan(query): return Plan(Effect.read("docs"), ttl_s=60)
+def run(query): return query
+"""
+
+
+def kept(cli: Cli, *more: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in cli("cache", "ls", "--json", *more).out.splitlines()]
+
+
+def sources(cli: Cli, agent: str, *inputs: str) -> list[str]:
+    return [cli("run", agent, text, "--json").data["source"] for text in inputs]
+
+
+def test_what_the_cache_does_is_shown_without_a_process(cli: Cli) -> None:
+    """`cache stats` tells what is kept of each agent, and from the history hit rate, sources, the
+    mean time with and without the cache, and what was saved. (S0-76, S1-31)"""
+    for text in ("a", "a", "b", "a"):
+        cli("run", "echo", text)
+    cli("run", "failing", "x")
+    data = cli("cache", "stats", "--json").data
+    assert data["kept"]["entries"] == 2
+    assert data["kept"]["bytes"] > 0
+    assert [(x["name"], x["entries"]) for x in data["kept"]["agents"]] == [("echo", 2)]
+    assert (data["calls"], data["executed"], data["hit_rate"]) == (4, 2, 0.5)
+    assert [(x["source"], x["calls"], x["share"]) for x in data["sources"]] == [
+        ("executed", 2, 0.5),
+        ("warm", 2, 0.5),
+    ]
+    assert data["saved_s"] > 0
+    assert data["mean_without_s"] > data["mean_s"] > 0
+    text = cli("cache", "stats", "--window", "1h").out
+    assert "kept: 2 results" in text
+    assert "calls: 4, executed 2; hit rate 50.0%" in text
+    assert "no calls in the last" in cli("cache", "stats", "--window", "0s").out
+    assert cli("cache", "stats", "--window", "soon").code == 2
+
+
+def test_without_a_history_the_figures_say_why(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where calls are not recorded `cache stats` says so, and shows what is kept."""
+    monkeypatch.setenv("PACELINE_HISTORY_ENABLED", "false")
+    cli("run", "echo", "a")
+    said = cli("cache", "stats").out
+    assert "kept: 1 result" in said
+    assert "history.enabled is off" in said
+    assert cli("cache", "warm", "--from-history", "3").code == 2
+
+
+def test_looking_writes_nothing(cli: Cli, place: Path) -> None:
+    """With no state directory there is nothing to see, and none is made."""
+    assert cli("cache", "ls").out == "nothing is kept here\n"
+    assert cli("cache", "stats").out.startswith("kept: 0 results")
+    assert cli("cache", "get", "00").code == 1
+    assert cli("cache", "clear") == (0, "nothing is kept here\n", "")
+    assert not (place / ".paceline").exists()
+
+
+def test_results_are_listed_and_shown(cli: Cli) -> None:
+    """`ls` lists results with key, scope and lifetime, of one agent, in an order, so many; `get`
+    shows one by the beginning of its key; secrets in inputs are masked."""
+    cli("run", "echo", "password=hunter22", "--user", "ada")
+    cli("run", "echo", "a long text " * 20, "--user", "ada")
+    large, secret = kept(cli, "--order", "size")
+    assert (large["size_bytes"] > secret["size_bytes"], secret["scope"]) == (True, "user/ada")
+    assert "hunter22" not in cli("cache", "ls").out
+    assert len(kept(cli, "--limit", "1")) == 1
+    assert kept(cli, "--agent", "nobody") == []
+    assert "nothing of nobody" in cli("cache", "ls", "--agent", "nobody").out
+    table = cli("cache", "ls").out.splitlines()
+    assert table[0].split()[:3] == ["KEY", "AGENT", "SCOPE"]
+    assert {line.split()[0] for line in table[1:]} == {large["key"][:12], secret["key"][:12]}
+    said = cli("cache", "get", large["key"][:12])
+    assert (said.code, "A LONG TEXT" in said.out, "user/ada" in said.out) == (0, True, True)
+    data = cli("cache", "get", large["key"], "--json").data
+    assert (data["name"], data["value"]) == ("echo", ("a long text " * 20).upper())
+
+
+@pytest.mark.parametrize(
+    ("key", "word"), [("", "several"), ("0" * 64, "no result"), ("not-a-key", "hexadecimal")]
+)
+def test_a_key_has_to_be_clear(cli: Cli, key: str, word: str) -> None:
+    """A key of no result, or of more than one, is told on standard error; the code is 1."""
+    for text in ("a", "b"):
+        cli("run", "echo", text)
+    for command in (("get", key), ("invalidate", "--key", key)):
+        said = cli("cache", *command)
+        assert (said.code, said.out) == (1, "")
+        assert word in said.err
+    assert len(kept(cli)) == 2
+
+
+def test_each_way_of_invalidating(cli: Cli, place: Path) -> None:
+    """By tag, by agent, by the beginning of its name, by key: what is named is executed anew, and
+    nothing else; what happened is said. (S0-78)"""
+    (place / "agents" / "reader.py").write_text(READER)
+    (place / "agents" / "counter.py").write_text(COUNTER)
+
+    def fill() -> None:
+        for agent in ("echo", "reader", "counter"):
+            cli("run", agent, "x")
+
+    everything = {"echo": "warm", "reader": "warm", "counter": "warm"}
+
+    def found() -> dict[str, str]:
+        return {agent: sources(cli, agent, "x")[0] for agent in everything}
+
+    fill()
+    assert found() == everything
+    said = cli("cache", "invalidate", "docs")
+    assert said.out == "stale: all that was read under docs; 1 result removed\n"
+    assert found() == everything | {"reader": "executed"}
+    assert "1 result" in cli("cache", "invalidate", "--agent", "echo").out
+    assert found() == everything | {"echo": "executed"}
+    assert "1 result" in cli("cache", "invalidate", "--prefix", "cou").out
+    assert found() == everything | {"counter": "executed"}
+    (one,) = kept(cli, "--agent", "echo")
+    assert "removed" in cli("cache", "invalidate", "--key", one["key"][:14]).out
+    assert found() == everything | {"echo": "executed"}
+    assert cli("cache", "clear", "echo").out == "1 result of echo removed\n"
+    assert found() == everything | {"echo": "executed"}
+    assert cli("cache", "clear").out == "3 results removed\n"
+    assert found() == dict.fromkeys(everything, "executed")
+    assert cli("cache", "invalidate").code == 2
+
+
+@pytest.mark.parametrize(
+    "command", [("clear", "counter"), ("clear",), ("invalidate", "agent:counter")]
+)
+def test_a_running_process_sees_it_at_once(cli: Cli, place: Path, command: tuple[str, ...]) -> None:
+    """What is cleared from the command line is executed anew by a process that has it in memory."""
+    (place / "agents" / "counter.py").write_text(COUNTER)
+    settings = load(overrides={"agents": {"watch": False}, "hostexec": {"mode": "off"}})
+    runtime = Runtime(settings, agents=["agents"], home=place / ".paceline", environ={})
+    with SyncRuntime(runtime) as running:
+        first, hot = (running.run("counter", "x") for _ in range(2))
+        said = process(place, "cache", *command)
+        after, again = (running.run("counter", "x") for _ in range(2))
+    assert (said.code, said.err) == (0, "")
+    assert [o.source for o in (first, hot, after, again)] == [
+        Source.EXECUTED,
+        Source.HOT,
+        Source.EXECUTED,
+        Source.HOT,
+    ]
+
+
+def test_results_are_computed_ahead(cli: Cli, place: Path) -> None:
+    """`cache warm` computes results for a user that the next call finds; a writing agent is
+    refused and not run. (S1-52)"""
+    (place / "agents" / "writer.py").write_text(WRITER)
+    said = cli("cache", "warm", "echo", "a", "b", "a", "--user", "ada")
+    assert (said.code, said.out[:34]) == (0, "2 computed, 1 there already, 0 ref")
+    assert cli("run", "echo", "b", "--user", "ada", "--json").data["source"] == "warm"
+    assert cli("run", "echo", "b", "--user", "bob", "--json").data["source"] == "executed"
+    data = cli("cache", "warm", "writer", "x", "--json").data
+    assert (data["refused"], data["warmed"]) == (1, 0)
+    assert not (place / "written").exists()
+    said = cli("cache", "warm", "failing", "x")
+    assert said.code == 0
+    assert "refused" in said.err
+
+
+def test_past_calls_are_computed_ahead(cli: Cli, place: Path) -> None:
+    """`--from-history` computes again what past calls would need, for whom they were made; a secret
+    in an input keeps it from that. (S1-52)"""
+    (place / "agents" / "counter.py").write_text(COUNTER)
+    for text in ("a", "a", "b", "api_key=sk-abcdefghijklmnop"):
+        cli("run", "counter", text)
+    cli("run", "echo", "mine", "--user", "ada")
+    cli("cache", "clear")
+    (place / "counted").unlink()
+    data = cli("cache", "warm", "--from-history", "10", "--json").data
+    assert (data["warmed"], data["failed"]) == (3, 0)
+    assert sorted((place / "counted").read_text().split()) == ["a", "b"]
+    assert cli("run", "echo", "mine", "--user", "ada", "--json").data["source"] == "warm"
+    assert cli("cache", "warm", "--from-history", "10", "--window", "0s").out.startswith("0 comp")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("echo",), (), ("echo", "x", "--from-history", "3"), ("nobody", "x"), ("--from-history", "0")],
+)
+def test_what_to_compute_has_to_be_clear(cli: Cli, arguments: tuple[str, ...]) -> None:
+    """A request that says too little, or too much, is wrong usage."""
+    assert cli("cache", "warm", *arguments).code == 2
+
+
+def test_warming_is_interrupted_cleanly(place: Path) -> None:
+    """Ctrl-C ends what is being computed, says a word and no traceback, and exits with 130."""
+    (place / "agents" / "ready.py").write_text(
+        "import asyncio, pathlib\n"
+        "CACHEABLE = True\n"
+        "async def run(query):\n"
+        "    pathlib.Path('ready').touch()\n"
+        "    await asyncio.Event().wait()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "paceline", "cache", "warm", "ready", "x", "y"],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        while not (place / "ready").exists():
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+    assert (child.returncode, err) == (130, "interrupted\n")
+
+
+def test_a_damaged_file_is_explained(cli: Cli, place: Path) -> None:
+    """A cache file that is none is told with its path and what to do; looking leaves it there."""
+    (place / ".paceline").mkdir(exist_ok=True)
+    (place / ".paceline" / "cache.db").write_bytes(b"no database" * 1_000)
+    for command in (("ls",), ("stats",)):
+        said = cli("cache", *command)
+        assert said.code == 1
+        assert "cache.db" in said.err
+    assert (place / ".paceline" / "cache.db").read_bytes().startswith(b"no database")
+
+
+def test_the_commands_are_listed(cli: Cli) -> None:
+    """`paceline cache --help` lists its commands."""
+    assert {"stats", "ls", "get", "invalidate", "clear", "warm"} <= set(
+        cli("cache", "--help").out.split()
+    )
