@@ -6,6 +6,7 @@ a key with the digest of bytes as long as its encoding. The first hit of a proce
 processes of their own.
 """
 
+import asyncio
 import functools
 import gc
 import hashlib
@@ -16,9 +17,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Any
 
 import msgspec
 
@@ -74,6 +77,7 @@ def run(rounds: int = ROUNDS) -> dict[str, object]:
         for key in keys:
             disk.put(key, payload, _HOUR_NS)
         disk.flush()
+        runner = asyncio.Runner()
         raw = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
         try:
             asked = rng.choices(keys, k=2_000)
@@ -82,13 +86,21 @@ def run(rounds: int = ROUNDS) -> dict[str, object]:
                 *_disk_cases(disk, raw, asked),
                 *_key_cases(),
                 *_decorator_cases(),
+                *_async_cases(runner),
             ]
             times = _measure(cases, rounds)
             first_us = [_first_hit_us(path, key) for key in asked[:rounds]]
         finally:
             raw.close()
             disk.close()
-    return {"rounds": rounds, "ns": times, "ratio": _ratios(times), "first_warm_hit_us": first_us}
+            runner.close()
+    return {
+        "rounds": rounds,
+        "ns": times,
+        "ratio": _ratios(times),
+        "first_warm_hit_us": first_us,
+        "entry_bytes": _entry_bytes(),
+    }
 
 
 def _memory_cases(keys: list[bytes], asked: list[bytes]) -> Iterator[Case]:
@@ -117,7 +129,7 @@ def _memory_cases(keys: list[bytes], asked: list[bytes]) -> Iterator[Case]:
 
 
 def _disk_cases(disk: DiskTier, raw: sqlite3.Connection, asked: list[bytes]) -> Iterator[Case]:
-    sql = "SELECT payload, stored_ns, expires_ns, digest FROM results WHERE key = ?"
+    sql = "SELECT payload, head, used FROM results WHERE key = ?"
     cache = ResultCache(MemoryTier(0, clock=SystemClock()), disk, clock=SystemClock())
     yield (
         "limit: sqlite3 read",
@@ -151,16 +163,79 @@ def _key_cases() -> Iterator[Case]:
 
 
 def _decorator_cases() -> Iterator[Case]:
-    @functools.lru_cache(1_000)
-    def limit(x: int) -> int:
+    """Hits of 1,000 keys in turn, and misses that evict, all with a lifetime and statistics."""
+    texts = [f"key-{number}" for number in range(1_000)]
+    cache = LRUCache(10_000, 300)
+
+    @functools.lru_cache(10_000)
+    def limit(x: str) -> str:
         return x
 
-    @cached(LRUCache(1_000, 300))
-    def ours(x: int) -> int:
+    @cached(cache)
+    def ours(x: str) -> str:
         return x
 
-    yield "limit: functools.lru_cache hit", lambda: [limit(5) for _ in range(1_000)], 1_000
-    yield "cached hit", lambda: [ours(5) for _ in range(1_000)], 1_000
+    @cached(cache, tags=("a", "b"), stale=60, stale_if_error=600, early=1.0, scope=lambda: "ada")
+    def loaded(x: str) -> str:
+        return x
+
+    @cached(cache, tags=("a", "b"), stale=60, stale_if_error=600, early=1.0)
+    def tagged(x: str) -> str:
+        return x
+
+    for text in texts:
+        cache.put(text, text)
+    yield "limit: functools.lru_cache hit", lambda: [limit(text) for text in texts], 1_000
+    yield "cached hit", lambda: [ours(text) for text in texts], 1_000
+    yield "cached hit, tags and stale", lambda: [tagged(text) for text in texts], 1_000
+    yield "cached hit, tags and scope", lambda: [loaded(text) for text in texts], 1_000
+    fresh = itertools.count()
+    small = cached(LRUCache(1_000, 300))(lambda x: x)
+    yield "cached miss", lambda: [small(x) for x in itertools.islice(fresh, 500)], 500
+    plain = dict.fromkeys(texts, 1)
+    yield "limit: dict.get of a text", lambda: [plain.get(text) for text in texts], 1_000
+    yield "LRUCache.get", lambda: [cache.get(text) for text in texts], 1_000
+
+
+def _async_cases(runner: asyncio.Runner) -> Iterator[Case]:
+    texts = [f"key-{number}" for number in range(1_000)] * 10
+    fresh = itertools.count()
+    small = LRUCache(1_000, 300)
+
+    async def limit(x: object) -> object:
+        return x
+
+    ours, missing = cached(LRUCache(10_000, 300))(limit), cached(small)(limit)
+
+    def each(do: Callable[[Any], Coroutine[Any, Any, object]], items: Iterable[object]) -> object:
+        async def run() -> None:
+            for item in items:
+                await do(item)
+
+        return runner.run(run())
+
+    async def shielded(x: object) -> object:
+        return await asyncio.shield(asyncio.create_task(limit(x)))
+
+    yield "limit: await of a coroutine", lambda: each(limit, texts), 10_000
+    yield "cached hit, async", lambda: each(ours, texts), 10_000
+    yield "limit: a task and a shield", lambda: each(shielded, range(500)), 500
+    yield "cached miss, async", lambda: each(missing, itertools.islice(fresh, 500)), 500
+
+
+def _entry_bytes() -> dict[str, float]:
+    """What an entry of a full cache takes beside its key and value, without and with a lifetime."""
+    taken: dict[str, float] = {}
+    keys = list(range(100_000, 200_000))
+    for name, ttl in (("for ever", None), ("with a lifetime", 300.0)):
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        cache = LRUCache(len(keys), ttl)
+        for key in keys:
+            cache.put(key, "text")
+        taken[name] = (tracemalloc.get_traced_memory()[0] - before) / len(keys)
+        tracemalloc.stop()
+    return taken
 
 
 def _measure(cases: list[Case], rounds: int) -> dict[str, float]:
@@ -211,6 +286,8 @@ def main() -> None:
     for name, elapsed in figures.ns.items():
         ratio = figures.ratio.get(name)
         print(f"{name:32}{elapsed:10,.0f} ns" + (f"{ratio:8.1f} x the limit" if ratio else ""))
+    for name, taken in figures.entry_bytes.items():
+        print(f"an entry {name}: {taken:.0f} bytes")
     first = figures.first_warm_hit_us
     print(
         f"first warm hit of a process: {min(first):,.0f} to {max(first):,.0f} us, "
@@ -222,6 +299,7 @@ class _Figures(msgspec.Struct):
     ns: dict[str, float]
     ratio: dict[str, float]
     first_warm_hit_us: list[float]
+    entry_bytes: dict[str, float]
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Each candidate runs once a round, in an order that is shuffled anew each round, 
 machine slows all alike. Loops of one thread are timed by that thread's processor time, loops of
 four by the wall clock. Hits are of 10,000 resident texts at random, and of one text over and
 over; misses are of texts never asked before, with 1,000 kept. What an entry takes is measured
-in processes of their own: as traced by Python, and as the process grows, since not all peers
-tell Python what they allocate. Peers run in their own environment, see `bench/peers.py`.
+in processes of their own: by what the process grows, since not all peers tell Python what they
+allocate, and of ours and the limits also as Python traces it. Peers run in their own environment, see `bench/peers.py`.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ Decorator = Callable[[Function], Function]
 class Cost(msgspec.Struct):
     """Nanoseconds a call, as [minimum, median] over the rounds, and bytes an entry.
 
-    `traced` is what Python allocated, `grown` by what the process grew.
+    `traced` is what Python allocated, `grown` what the process grew by.
     """
 
     hit: list[float] | None = None
@@ -128,11 +128,10 @@ def _by_hand_async(_: int) -> Decorator:
     return decorate
 
 
-def _ours(size: int, **more: Any) -> Decorator:
+def _ours(size: int, policy: str = "lru", **options: Any) -> Decorator:
     from paceline import LRUCache, cached  # noqa: PLC0415 (as users of each library would)
 
-    scope: dict[str, Any] = {"scope": more.pop("scope")} if "scope" in more else {}
-    return cached(LRUCache(size, _TTL_S, **more), tags=("bench",), **scope)
+    return cached(LRUCache(size, _TTL_S, policy=policy), **{"tags": ("bench",), **options})
 
 
 def _cachetools(size: int) -> Decorator:
@@ -201,6 +200,7 @@ LIMITS: Final[dict[str, Candidate]] = {
 OWN: Final[dict[str, Candidate]] = {
     OURS: Candidate("sync async", _ours),
     SCOPED: Candidate("sync async", lambda size: _ours(size, scope=_user.get)),
+    "paceline, without tags": Candidate("sync async", lambda size: _ours(size, tags=())),
     "paceline, policy auto": Candidate("sync async", lambda size: _ours(size, policy="auto")),
 }
 PEERS: Final[dict[str, Candidate]] = {
@@ -492,14 +492,17 @@ def _resident() -> int:
     raise RuntimeError("this system does not say how large a process is")
 
 
-def _bytes(kind: str, name: str) -> tuple[float, float]:
-    """Of one candidate, here: traced and grown."""
+def _bytes(kind: str, name: str) -> tuple[float | None, float]:
+    """Of one candidate, here: traced and grown. Peers, many of which are slow when they are
+    traced, are not."""
     candidate = {**LIMITS, **OWN, **PEERS}[name]
-    grown = _fill(kind, candidate, [f"grown {n}" for n in range(_GROWN)], _resident)
+    grown = round(_fill(kind, candidate, [f"grown {n}" for n in range(_GROWN)], _resident), 1)
+    if name in PEERS:
+        return None, grown
     texts = [f"traced {n}" for n in range(_TRACED)]
     tracemalloc.start()
     traced = _fill(kind, candidate, texts, lambda: tracemalloc.get_traced_memory()[0])
-    return round(traced, 1), round(grown, 1)
+    return round(traced, 1), grown
 
 
 def _weigh(python: str, figures: Figures) -> None:
@@ -519,7 +522,7 @@ def _weigh(python: str, figures: Figures) -> None:
         if error:
             figures.failed[f"{name} ({kind}, bytes)"] = error
         else:
-            cost.traced, cost.grown = msgspec.json.decode(output, type=tuple[float, float])
+            cost.traced, cost.grown = msgspec.json.decode(output, type=tuple[float | None, float])
 
 
 def _told(python: str, *arguments: str) -> tuple[bytes, str]:

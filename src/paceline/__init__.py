@@ -7,7 +7,7 @@
 
 The runtime:   Runtime, SyncRuntime, Settings
 What runs:     Call, Caller, Outcome, Plan, Effect, Scope, ScopeLevel, Priority, Source
-Small parts:   LRUCache, cached, MetricsCollector, track_performance
+Small parts:   LRUCache, TieredCache, AgentCache, cached, MetricsCollector, track_performance
 File effects:  file_reads, file_writes
 Errors:        PacelineError, and the whole tree in `paceline.errors`
 
@@ -18,8 +18,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from paceline.agents.result_cache import AgentCache
     from paceline.cache.decorator import cached
     from paceline.cache.lru import LRUCache
+    from paceline.cache.tiered_cache import TieredCache
     from paceline.call import (
         Call,
         Caller,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from paceline.tags import file_reads, file_writes
 
 __all__ = [
+    "AgentCache",
     "Call",
     "Caller",
     "Effect",
@@ -55,6 +58,7 @@ __all__ = [
     "Settings",
     "Source",
     "SyncRuntime",
+    "TieredCache",
     "cached",
     "file_reads",
     "file_writes",
@@ -62,6 +66,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "AgentCache": "agents.result_cache",
     "Call": "call",
     "Caller": "call",
     "Effect": "call",
@@ -77,6 +82,7 @@ _HOMES: Final = {
     "Settings": "config",
     "Source": "call",
     "SyncRuntime": "sync",
+    "TieredCache": "cache.tiered_cache",
     "cached": "cache.decorator",
     "file_reads": "tags",
     "file_writes": "tags",

@@ -60,7 +60,7 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Results kept in memory."""
     hot_bytes: Count = 64 * 1024 * 1024
     """Size limit of the results kept in memory, in bytes; 0 is no limit."""
-    policy: Literal["auto", "lru", "s3fifo", "tinylfu", "lirs", "gdsf"] = "auto"
+    policy: Literal["auto", "gdsf", "lirs", "lru", "s3fifo", "w-tinylfu"] = "auto"
     """Which results leave memory first; auto chooses while it runs what would hit most."""
     warm_bytes: Count = 256 * 1024 * 1024
     """Size limit of the cache file, in bytes; 0 turns the warm tier off."""

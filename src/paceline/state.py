@@ -18,6 +18,7 @@ from paceline.cache.disk_reader import DiskReader
 from paceline.cache.generations import Generations
 from paceline.cache.leases import FileLeases
 from paceline.cache.memory import MemoryTier
+from paceline.cache.policies import POLICIES
 from paceline.cache.snapshot import Snapshot
 from paceline.cache.statistics import Windows
 from paceline.cache.tiered import Freshness, ResultCache
@@ -149,6 +150,7 @@ class State:
             wanted.hot_entries if wanted.enabled else 0,
             clock=clock,
             max_bytes=wanted.hot_bytes or None,
+            policy=POLICIES[wanted.policy],
             on_evict=lambda entry: self.cache.demote(entry),  # noqa: PLW0108 (is made below)
             rng=self._rng,
         )

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, assert_type
 
 from paceline import (
+    AgentCache,
     Call,
     Caller,
     Effect,
@@ -19,15 +20,15 @@ from paceline import (
     Settings,
     Source,
     SyncRuntime,
+    TieredCache,
     cached,
     file_reads,
     file_writes,
     track_performance,
 )
 from paceline.agents.kept_results import Hit
-from paceline.agents.result_cache import AgentCache
 from paceline.cache.memo import CacheInfo
-from paceline.cache.tiered_cache import CacheTier, TieredCache, TieredStats
+from paceline.cache.tiered_cache import CacheTier, TieredStats
 from paceline.metrics.collector import Snapshot
 from paceline.results import OpenedResult, ResultStats, StoredResult, WarmCall, WarmReport
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from paceline.cache.entry import PLAIN, About, Entry
 from paceline.cache.holdings import Table
 from paceline.cache.memory import NEVER_NS, MemoryTier, lifetime_ns
+from paceline.cache.policies import POLICIES
 from paceline.cache.sizes import size_of
 from paceline.clock import SystemClock
 from paceline.errors import InvalidInputError
@@ -397,6 +398,62 @@ def test_values_may_use_the_cache_as_they_go() -> None:
     tier.clear()
     gc.collect()
     assert len(seen) == 5
+
+
+def test_what_is_asked_in_the_middle_is_done_after() -> None:
+    """A store, a removal or a look that a value asks for as it goes, in the middle of another
+    store, happens right after that one, and leaves the books in order. (S0-44)"""
+    clock = VirtualClock()
+    told: list[object] = []
+    tier = MemoryTier[str, Any](9, clock=clock, on_evict=told.append)
+    requests: list[Callable[[], object]] = [
+        lambda: tier.put("late", 1, _S),
+        lambda: tier.put("late", 2, _S, since=tier.epoch, about=About(tags=("t",))),
+        lambda: tier.delete("new"),
+        lambda: tier.invalidate(tag="t"),
+        tier.clear,
+        tier.sweep,
+        tier.entries,
+        lambda: tier.put("late", 3, 0),
+    ]
+    for request in requests:
+        epoch = tier.epoch
+        tier.put("old", _Watched(request), _S)
+        tier.put("old", 0, _S)  # the watched value is in the list of expiries still
+        clock.advance(1)
+        tier.put("new", 0, _S)
+        tier.put("newer", 0, _S)
+        _check_books(tier, [])
+        changed = request in requests[2:5]
+        assert (tier.epoch > epoch) == changed
+        assert (tier.peek("late") is not None) == (request in requests[:2])
+    assert told == []
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("most_bytes", [None, 20_000])
+def test_every_policy_keeps_the_books(policy: str, most_bytes: int | None) -> None:
+    """Under every policy, by entries or bytes, with equal keys in several tables and keys of one
+    hash, what is held stays what was stored and within its bounds. (S0-30, S0-43)"""
+    rng, clock = random.Random(1), VirtualClock()
+    tier = MemoryTier[int, int](30, clock=clock, policy=POLICIES[policy], max_bytes=most_bytes)
+    tables = [Table("a"), Table("b")]
+    for number in range(5_000):
+        key, table = rng.choice([-1, -2, *range(60)]), rng.choice(tables)
+        match rng.randrange(100):
+            case n if n < 40:
+                found = table.entries.get(key)
+                if found is not None and clock.monotonic_ns() < found.fresh_ns:
+                    tier.touch(found)
+                    assert found.value == key
+            case n if n < 90:
+                tier.put(key, key, rng.choice([1, 5, 10]) * _S, table=table)
+            case n if n < 97:
+                tier.delete(key, table)
+            case n:
+                clock.advance(n == 98)
+        if number % 50 == 0:
+            _check_books(tier, tables)
 
 
 def test_bytes_are_bounded() -> None:

@@ -2,7 +2,9 @@
 
 import random
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from paceline.cache.policies.cost import LEAST_NS, NS_PER_USD, saved_ns
 from paceline.cache.policies.gdsf import GDSF
 from paceline.cache.policies.lirs import LIRS
 from paceline.cache.policies.lru import LRU
+from paceline.cache.policies.policy import MakePolicy, Policy
 from paceline.cache.policies.queue import Queue
 from paceline.cache.policies.s3fifo import S3Fifo
 from paceline.cache.policies.tinylfu import WTinyLFU
@@ -27,7 +30,9 @@ steps = st.lists(
 )
 
 
-def entry(key, weight=1, *, cost_ns=0, cost_usd=0.0, table=0):
+def entry(
+    key: Any, weight: int = 1, *, cost_ns: int = 0, cost_usd: float = 0.0, table: Any = 0
+) -> Entry:
     made = Entry(key, None, 0)
     made.weight = weight
     made.table = table
@@ -39,14 +44,14 @@ def entry(key, weight=1, *, cost_ns=0, cost_usd=0.0, table=0):
 class Cache:
     """The smallest tier around a policy, which checks after every step that it holds the law."""
 
-    def __init__(self, kind, capacity):
+    def __init__(self, kind: MakePolicy, capacity: int) -> None:
         self.policy = kind(capacity)
         self.capacity = capacity
-        self.held = {}
+        self.held: dict[Any, Entry] = {}
         self.hits = 0
         self.asked = 0
 
-    def ask(self, key, weight=1, **about):
+    def ask(self, key: Any, weight: int = 1, **about: Any) -> list[Any]:
         self.asked += 1
         if key in self.held:
             self.hits += 1
@@ -61,16 +66,16 @@ class Cache:
             gone.append(victim.key)
         return gone
 
-    def remove(self, key):
+    def remove(self, key: Any) -> None:
         if key in self.held:
             self.policy.remove(self.held.pop(key))
 
-    def check(self):
+    def check(self) -> None:
         listed = list(self.policy)
         assert len(self.policy) == len(listed) == len(self.held)
         assert {id(e) for e in listed} == {id(e) for e in self.held.values()}
 
-    def fast(self, keys):
+    def fast(self, keys: Sequence[Any]) -> float:
         """Hit ratio of many accesses, with unit weights and no checks."""
         policy, held, hits = self.policy, self.held, 0
         for key in keys:
@@ -85,7 +90,12 @@ class Cache:
         return hits / len(keys)
 
 
-def follow(kind, capacity, actions, weigh=lambda key: 1):
+def follow(
+    kind: MakePolicy,
+    capacity: int,
+    actions: Sequence[tuple[str, int]],
+    weigh: Callable[[int], int] = lambda key: 1,
+) -> None:
     cache = Cache(kind, capacity)
     for action, key in actions:
         if action == "ask":
@@ -128,7 +138,8 @@ def test_keys_with_one_hash_stay_apart(kind, actions, capacity):
 @settings(max_examples=30, deadline=None)
 def test_tables_may_use_the_same_keys(kind, asked):
     """Entries under one key of two tables are two entries. (S0-30)"""
-    policy, held = kind(5), {}
+    policy: Policy = kind(5)
+    held: dict[Any, Entry] = {}
     for table, key in asked:
         if (table, key) in held:
             policy.use(held[table, key])
@@ -170,7 +181,8 @@ def test_the_smallest_caches_work(kind, capacity):
 @given(actions=steps, capacity=st.integers(1, 12))
 def test_lru_is_exactly_least_recently_used(actions, capacity):
     """The entry not used for longest goes, never one just used. (X-10, S1-07, S0-33)"""
-    cache, model = Cache(LRU, capacity), OrderedDict()
+    cache = Cache(LRU, capacity)
+    model: OrderedDict[int, None] = OrderedDict()
     for action, key in actions:
         if action == "remove":
             cache.remove(key)
@@ -211,7 +223,7 @@ def test_a_queue_keeps_nobody_alive_who_left():
     assert [e.key for e in queue] == [0, 2]
 
 
-def scan_after_hot_keys(kind):
+def scan_after_hot_keys(kind: MakePolicy) -> int:
     cache = Cache(kind, 100)
     for _ in range(4):
         for key in range(50):
@@ -263,7 +275,7 @@ def test_what_is_remembered_of_keys_that_are_gone_is_bounded(kind):
     cache = Cache(kind, 50)
     cache.fast(range(30_000))
 
-    def slots(thing):
+    def slots(thing: Any) -> list[Any]:
         return [getattr(thing, name) for name in type(thing).__slots__ if hasattr(thing, name)]
 
     policy = cache.policy.running if isinstance(cache.policy, Chooser) else cache.policy
@@ -296,55 +308,56 @@ def test_time_and_money_are_one_cost():
     assert saved_ns(entry("x", cost_usd=0.01)) == NS_PER_USD / 100 == 1e9
 
 
-class Loses(list):
+class Loses(list[Entry]):
     """Seeded bugs: a policy of least recently used, wrong in one way each."""
 
-    def __init__(self, capacity):
+    def __init__(self, capacity: int) -> None:
         super().__init__()
 
-    add = list.append
+    def add(self, new: Entry) -> None:
+        self.append(new)
 
-    def use(self, used):
+    def use(self, used: Entry) -> None:
         list.remove(self, used)
         self.append(used)
 
-    def evict(self):
+    def evict(self) -> Entry:
         return self.pop(0)
 
 
 class ForgetsTheUsed(Loses):
-    def use(self, used):
+    def use(self, used: Entry) -> None:
         list.remove(self, used)
 
 
 class DoublesTheUsed(Loses):
-    def use(self, used):
+    def use(self, used: Entry) -> None:
         self.append(used)
 
 
 class KeepsTheRemoved(Loses):
-    def remove(self, gone):
+    def remove(self, gone: Entry) -> None:
         pass
 
 
 class NamesTheGone(Loses):
-    def evict(self):
+    def evict(self) -> Entry:
         return self[0]
 
 
 class GoesByHash(Loses):
-    def add(self, new):
+    def add(self, new: Entry) -> None:
         self[:] = [e for e in self if hash(e.key) != hash(new.key)]
         self.append(new)
 
 
 class FirstInFirstOut(Loses):
-    def use(self, used):
+    def use(self, used: Entry) -> None:
         pass
 
 
 class LastInFirstOut(Loses):
-    def evict(self):
+    def evict(self) -> Entry:
         return self.pop()
 
 
@@ -369,7 +382,7 @@ def test_the_law_catches_seeded_bugs(bug):
 def test_the_model_catches_wrong_orders(bug):
     """First in, first out is not least recently used. (X-10, S1-07)"""
 
-    def victims(kind):
+    def victims(kind: MakePolicy) -> list[list[int]]:
         cache = Cache(kind, 3)
         return [cache.ask(key) for key in (1, 2, 3, 1, 4, 2, 5)]
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from paceline.balance.gate import Gate, enter_all
+from paceline.balance.gate import Gate, Ticket, enter_all
 from paceline.call import Priority
 from paceline.errors import Category, OverloadedError
 from paceline.testing.virtual_time import VirtualTimeLoop, run
@@ -376,5 +376,40 @@ def test_a_full_queue_of_one_gate_refuses() -> None:
         with pytest.raises(OverloadedError, match="full is at its limit"):
             await enter_all((free, full))
         assert free.in_use == 0
+
+    run(main())
+
+
+def test_a_caller_that_became_urgent_goes_before_the_others() -> None:
+    """A ticket raised to a priority waits behind those who had it before, before all below it; it
+    is never lowered, and once admitted nothing changes any more."""
+
+    async def main() -> None:
+        gate, order = Gate("the test", 1, 9), list[str]()
+        tickets: dict[str, Ticket] = {}
+
+        async def visit(name: str, priority: Priority) -> None:
+            await enter_all((gate,), priority, waiting=lambda t: tickets.__setitem__(name, t))
+            order.append(name)
+            gate.leave()
+
+        await gate.enter()
+        visits = [
+            asyncio.create_task(visit(name, priority))
+            for name, priority in (
+                ("ahead", Priority.SPECULATIVE),
+                ("joined", Priority.SPECULATIVE),
+                ("high", Priority.HIGH),
+                ("low", Priority.LOW),
+            )
+        ]
+        await asyncio.sleep(0)
+        tickets["joined"].raise_to(Priority.HIGH)
+        tickets["high"].raise_to(Priority.LOW)
+        gate.leave()
+        await asyncio.gather(*visits)
+        tickets["low"].raise_to(Priority.HIGH)
+        assert order == ["high", "joined", "low", "ahead"]
+        assert (gate.waiting, gate.in_use) == (0, 0)
 
     run(main())

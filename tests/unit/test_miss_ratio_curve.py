@@ -3,7 +3,9 @@
 import bisect
 import itertools
 import random
+from collections.abc import Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +16,14 @@ from paceline.cache.policies.curve import Measured, MissRatioCurve, sizes_around
 from paceline.cache.policies.lru import LRU
 from paceline.cache.policies.s3fifo import S3Fifo
 
+if TYPE_CHECKING:
+    from paceline.cache.policies.policy import Policy
 
-def exact(keys, capacities):
+
+def exact(keys: Sequence[int], capacities: Sequence[int]) -> list[float]:
     """Miss ratios of least recently used by stack distances (Mattson et al., 1970)."""
-    stack, distances = [], []
+    stack: list[int] = []
+    distances: list[int] = []
     for key in keys:
         if key in stack:
             distances.append(len(stack) - stack.index(key))
@@ -26,9 +32,9 @@ def exact(keys, capacities):
     return [1 - sum(d <= capacity for d in distances) / len(keys) for capacity in capacities]
 
 
-def skewed(length, distinct, *, hot=0.0, seed=1):
+def skewed(length: int, distinct: int, *, hot: float = 0.0) -> list[int]:
     """Keys of skewed popularity; `hot` is the share of accesses that all go to one key more."""
-    rng = random.Random(seed)
+    rng = random.Random(1)
     weights = [*itertools.accumulate(1 / (rank + 1) ** 0.8 for rank in range(distinct))]
     return [
         -1 if rng.random() < hot else bisect.bisect(weights, rng.random() * weights[-1])
@@ -36,11 +42,13 @@ def skewed(length, distinct, *, hot=0.0, seed=1):
     ]
 
 
-def curve_of(keys, capacities, **how):
+def curve_of(
+    keys: Sequence[int], capacities: Sequence[int], *, corrected: bool = True, **how: Any
+) -> list[float]:
     curve = MissRatioCurve(capacities, **how)
     for key in keys:
         curve.note(key)
-    return [ratio for _, ratio in curve.points()]
+    return [ratio for _, ratio in curve.points(corrected=corrected)]
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=300))
@@ -51,7 +59,7 @@ def test_with_all_keys_it_is_exact(keys):
     assert curve_of(keys, capacities, share=1.0) == pytest.approx(exact(keys, capacities))
 
 
-def off(keys, **how):
+def off(keys: Sequence[int], **how: Any) -> float:
     capacities = [200, 600, 1_800]
     truth = curve_of(keys, capacities, kind=how.get("kind", LRU), share=1.0)
     return 100 * fmean(
@@ -105,15 +113,17 @@ def test_a_curve_goes_with_any_policy():
     curve = MissRatioCurve([1, 2, 4], share=1.0)
     alone, measured = LRU(2), Measured(LRU(2), curve)
     keys = skewed(300, 8)
-    order = {}
-    for policy in (alone, measured):
-        held, gone = {}, []
+    order: dict[Policy, Any] = {}
+    policies: tuple[Policy, Policy] = (alone, measured)
+    for policy in policies:
+        held: dict[int, Entry] = {}
+        gone: list[int] = []
         for key in keys:
             if key in held:
                 policy.use(held[key])
                 continue
             entry = held[key] = Entry(key, None, 0)
-            entry.table = 0
+            entry.table = cast("Any", 0)
             policy.add(entry)
             if len(held) > 2:
                 gone.append(policy.evict().key)
@@ -122,7 +132,6 @@ def test_a_curve_goes_with_any_policy():
         order[policy] = (gone, [e.key for e in policy])
         policy.remove(next(iter(policy)))
         assert len(policy) == 1
-        misses = len(gone) + 2
     assert order[alone] == order[measured]
     assert curve.accesses == len(keys)
-    assert dict(curve.points())[2] == pytest.approx(misses / len(keys))
+    assert dict(curve.points())[2] == pytest.approx((len(order[measured][0]) + 2) / len(keys))

@@ -120,11 +120,7 @@ async def enter_all(
         for gate in gates:
             gate.free -= 1
         return
-    for gate in full:
-        if gate.waiting >= gate.max_queue:
-            raise OverloadedError(
-                f"{gate.name} is at its limit of {gate.capacity} at once, with {gate.max_queue} waiting"
-            )
+    _check_queues(full)
     ticket = Ticket(gates, priority)
     for gate in gates:
         gate.add(ticket)
@@ -140,3 +136,11 @@ async def enter_all(
     finally:
         for gate in gates:
             gate.remove(ticket)
+
+
+def _check_queues(full: Sequence[Gate]) -> None:
+    for gate in full:
+        if gate.waiting >= gate.max_queue:
+            raise OverloadedError(
+                f"{gate.name} is at its limit of {gate.capacity} at once, with {gate.max_queue} waiting"
+            )

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Hashable, Mapping
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from paceline.cache.holdings import Ledger, Table
 from paceline.cache.keys import digest
@@ -69,6 +69,7 @@ class FunctionKeys:
         self.fixed = names if fixed and plain else None
         """The parameters' names, if the arguments alone, in their order, are the key."""
         self._count = len(parameters)
+        self._is_single = self.fixed is not None and self._count == 1 and not self.is_method
         self._defaults: tuple[Any, ...] = getattr(function, "__defaults__", None) or ()
         self._version = version
         self._ignore = frozenset(ignore)
@@ -83,6 +84,8 @@ class FunctionKeys:
         Raises UnkeyableError for an argument that has no canonical form, TypeError for arguments
         the function does not take.
         """
+        if self._is_single and len(args) == 1 and type(args[0]) in _BARE and not (kwargs or scope):
+            return cast("Hashable", args[0])  # what follows comes to the same
         missing = self._count - len(args)
         if self.fixed is None or kwargs or missing < 0 or missing > len(self._defaults):
             args = self._bind(args, kwargs)

@@ -24,7 +24,7 @@ time ago; that it goes round in a circle larger than the cache shows only after 
 start is with one that keeps what it has.
 """
 
-_SHADOW_ENTRIES: Final = 256
+_SHADOW_ENTRIES: Final = 128
 _MEMORY: Final = 4
 _LEAST_MEMORY: Final = 1_000
 _LOOKS: Final = 8
@@ -38,7 +38,7 @@ class Chooser:
     """Runs one policy, and lets small shadow caches on a sample of the keys pick it.
 
     From the first eviction on, when there is something to choose, each candidate has a shadow:
-    a cache of about 256 entries without values that sees the keys whose hash is in the sample,
+    a cache of about 128 entries without values that sees the keys whose hash is in the sample,
     all of them while the cache itself is no larger. Each is credited with the cost of what it
     would have hit; credits fade over four times as many sampled accesses as a shadow has
     entries, a thousand at the least. Another policy takes over when its credit is greater by a

@@ -35,7 +35,6 @@ class MissRatioCurve:
         *,
         kind: MakePolicy = LRU,
         share: float | None = None,
-        corrected: bool = True,
         seed: int = 0,
     ) -> None:
         """`capacities` in units of weight. `share` of the keys, 0..1; None: such that the
@@ -43,7 +42,6 @@ class MissRatioCurve:
         if share is None:
             share = _ENTRIES / min(capacities)
         self._sample = Sample(share, seed=seed)
-        self._corrected = corrected
         self._capacities = tuple(capacities)
         self._shadows = [
             Shadow(kind, max(1, round(capacity * self._sample.share))) for capacity in capacities
@@ -68,9 +66,9 @@ class MissRatioCurve:
                 if not shadow.access(mark, weight):
                     misses[place] += 1
 
-    def points(self) -> list[tuple[int, float]]:
+    def points(self, *, corrected: bool = True) -> list[tuple[int, float]]:
         """Each capacity and the share of accesses, 0..1, that would have missed there."""
-        expected = self._accesses * self._sample.share if self._corrected else self._sampled
+        expected = self._accesses * self._sample.share if corrected else self._sampled
         return [
             (capacity, min(1.0, misses / expected) if expected else 1.0)
             for capacity, misses in zip(self._capacities, self._misses, strict=True)

@@ -12,12 +12,15 @@ __all__ = ["WTinyLFU"]
 _WINDOW_SHARE: Final = 0.01
 _PROTECTED_SHARE: Final = 0.8
 _PERIOD: Final = 10
-_MOST_COUNTS: Final = 4
-_FREE_COUNTS: Final = 10_000
+_MOST_GONE: Final = 3
+_FREE_GONE: Final = 10_000
 
 _WINDOW: Final = 0
 _PROBATION: Final = 1
 _PROTECTED: Final = 2
+_PART: Final = 3
+_COUNT: Final = 2  # bits of a place that name the part; above them is the count
+_ONCE: Final = 1 << _COUNT
 
 
 @final
@@ -28,13 +31,14 @@ class WTinyLFU:
     the oldest entry on probation only if it was asked for more often lately. A hit moves an
     entry from probation to the protected part. How often keys were asked for is counted exactly,
     which did better than a sketch; counts are halved every ten times as many accesses as
-    entries, or when four times as many keys and more than 10,000 are counted. (A window that adapts its size did not
+    entries, or when counts of three times as many keys that are gone, and of more than 10,000,
+    are remembered. (A window that adapts its size did not
     pay beside a chooser that has other policies for such times.)
     """
 
     __slots__ = (
         "_candidate",
-        "_counts",
+        "_gone",
         "_left",
         "_period",
         "_probation",
@@ -51,7 +55,7 @@ class WTinyLFU:
         self._probation = Queue()
         self._protected = Queue()
         self._candidate: Entry | None = None  # the one on probation that asks for a place
-        self._counts: dict[int, int] = {}  # by the marks of keys
+        self._gone: dict[int, int] = {}  # counts by mark; what is held carries its own
         self._period = self._left = _PERIOD
 
     def __len__(self) -> int:
@@ -64,29 +68,30 @@ class WTinyLFU:
 
     def add(self, entry: Entry) -> None:
         """Puts it into the window; what this pushes out of it asks for a place."""
-        self._count(entry)
-        entry.place = _WINDOW
+        entry.place = (self._gone.pop(mark_of(entry), 0) + 1) << _COUNT | _WINDOW
+        self._tick()
         self._window.push(entry)
         while self._window.weight > self._window_most:
             leaving = self._window.pop()
-            leaving.place = _PROBATION
+            leaving.place += _PROBATION - _WINDOW
             self._probation.push(leaving)
             self._candidate = leaving
 
     def use(self, entry: Entry) -> None:
         """Counts, and moves the entry up within its part or from probation to the protected."""
-        self._count(entry)
-        if entry.place == _WINDOW:
+        entry.place += _ONCE
+        self._tick()
+        part = entry.place & _PART
+        if part == _WINDOW:
             self._window.refresh(entry)
-        elif entry.place == _PROTECTED:
+        elif part == _PROTECTED:
             self._protected.refresh(entry)
         else:
             self._protect(entry)
 
     def evict(self) -> Entry:
         """Who asks for a place or who was on probation for longest, the less asked for of both."""
-        counted = len(self._counts)
-        if counted > _FREE_COUNTS and counted > _MOST_COUNTS * len(self):
+        if len(self._gone) > _FREE_GONE and len(self._gone) > _MOST_GONE * len(self):
             self._halve()
         candidate, self._candidate = self._candidate, None
         queue = self._probation
@@ -94,36 +99,34 @@ class WTinyLFU:
             queue = self._protected if len(self._protected) else self._window
         victim = queue.oldest
         if candidate is not None and candidate is not victim:
-            counts = self._counts
-            if counts.get(mark_of(candidate), 0) > counts.get(mark_of(victim), 0):
+            if candidate.place >> _COUNT > victim.place >> _COUNT:
                 self._candidate = candidate  # if one place is not enough it asks for the next
             else:
                 victim = candidate
         queue.unlink(victim)
+        self._gone[mark_of(victim)] = victim.place >> _COUNT
         return victim
 
     def remove(self, entry: Entry) -> None:
-        """Takes it out of the part it is in."""
+        """Takes it out of the part it is in; its count stays for when it comes back."""
         if entry is self._candidate:
             self._candidate = None
-        part: int = entry.place
+        part: int = entry.place & _PART
+        self._gone[mark_of(entry)] = entry.place >> _COUNT
         (self._window, self._probation, self._protected)[part].unlink(entry)
 
     def _protect(self, entry: Entry) -> None:
         if entry is self._candidate:
             self._candidate = None
         self._probation.unlink(entry)
-        entry.place = _PROTECTED
+        entry.place += _PROTECTED - _PROBATION
         self._protected.push(entry)
         while self._protected.weight > self._protected_most:
             leaving = self._protected.pop()
-            leaving.place = _PROBATION
+            leaving.place += _PROBATION - _PROTECTED
             self._probation.push(leaving)
 
-    def _count(self, entry: Entry) -> None:
-        counts = self._counts
-        mark = mark_of(entry)
-        counts[mark] = counts.get(mark, 0) + 1
+    def _tick(self) -> None:
         self._left -= 1
         if self._left <= 0:
             due = _PERIOD * len(self)
@@ -134,5 +137,7 @@ class WTinyLFU:
                 self._halve()
 
     def _halve(self) -> None:
-        self._counts = {mark: count >> 1 for mark, count in self._counts.items() if count > 1}
+        self._gone = {mark: count >> 1 for mark, count in self._gone.items() if count > 1}
+        for entry in self:
+            entry.place = entry.place >> _COUNT + 1 << _COUNT | entry.place & _PART
         self._period = self._left = max(_PERIOD, _PERIOD * len(self))
