@@ -156,21 +156,26 @@ DECORATORS: Final[Mapping[str, tuple[str, Callable[[], Adapter]]]] = {
 """By name: which kinds of functions it is for, and how it is set up."""
 
 
-def run(rounds: int = 1) -> dict[str, object]:
+def run(rounds: int = 1, *, peers: bool = True) -> dict[str, object]:
     """For both kinds of functions, which checks each decorator passes, and how it fails others.
 
-    With more rounds a check is passed that was passed in each.
+    With more rounds a check is passed that was passed in each. Without `peers` ours alone is
+    checked, in this environment.
     """
-    python = str(peer_python())
+    python = str(peer_python()) if peers else sys.executable
     jobs = [
         (kind, name, check.__name__)
         for kind, checks in CHECKS.items()
         for name, (kinds, _) in DECORATORS.items()
-        if kind in kinds.split()
+        if kind in kinds.split() and (peers or name == "paceline")
         for check in checks
     ]
     with ThreadPoolExecutor(2) as pool:
-        seen = list(pool.map(lambda job: _judge(python, job, rounds), jobs))
+        try:
+            seen = list(pool.map(lambda job: _judge(python, job, rounds), jobs))
+        except BaseException:  # an interrupt, say: what did not begin is not to
+            pool.shutdown(cancel_futures=True)
+            raise
     figures: dict[str, dict[str, dict[str, str]]] = {}
     for (kind, name, check), told in zip(jobs, seen, strict=True):
         figures.setdefault(kind, {}).setdefault(name, {})[check] = told

@@ -192,7 +192,7 @@ def _cashews(size: int) -> Decorator:
 
 LIMITS: Final[dict[str, Candidate]] = {
     "limit: plain call": Candidate("sync", _plain),
-    SYNC_LIMIT: Candidate("sync", lambda size: functools.lru_cache(size)),
+    SYNC_LIMIT: Candidate("sync", functools.lru_cache),
     "limit: wrapper and dict by hand": Candidate("sync", _by_hand),
     ASYNC_LIMIT: Candidate("async", _plain),
     "limit: async wrapper and dict by hand": Candidate("async", _by_hand_async),
@@ -267,9 +267,7 @@ def _sync_cases(name: str, candidate: Candidate, asked: list[str]) -> Iterator[C
     yield Case(name, "hit", lambda n: over(asked[:n], function))
     yield Case(name, "one_key", lambda n: over(asked[:1] * n, function))
     yield Case(name, "threads", lambda n: _in_threads(over(asked[: n // _THREADS], function)))
-    yield Case(
-        name, "miss", lambda n: over([f"new {next(numbers)}" for _ in range(n)], small)
-    )
+    yield Case(name, "miss", lambda n: over([f"new {next(numbers)}" for _ in range(n)], small))
 
 
 def _in_threads(calls: Callable[[], None]) -> Callable[[], None]:

@@ -14,7 +14,7 @@ import msgspec
 
 from bench import belady, traces
 from bench.traces import Trace
-from paceline.cache.entry import Entry
+from paceline.cache.entry import Entry, FullEntry
 from paceline.cache.policies import POLICIES
 from paceline.cache.policies.chooser import Chooser
 from paceline.cache.policies.curve import MissRatioCurve
@@ -79,7 +79,7 @@ def simulate(kind: MakePolicy, keys: Sequence[Hashable], capacity: int) -> tuple
             hits += 1
             policy.use(entry)
             continue
-        entry = held[key] = Entry(key, None, 0)
+        entry = held[key] = FullEntry(key, None, 0)
         entry.table = nowhere
         policy.add(entry)
         while len(held) > capacity:

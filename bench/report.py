@@ -6,10 +6,10 @@ takes 50 ns and `await` of a no-op 57. It is judged as a multiple of the limit t
 beside, against the ratio of ours to the same limit in the same run.
 """
 
-import datetime
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -130,8 +130,8 @@ def _bytes(number: float) -> str:
 # --- sections
 
 
-def sections(results: Results) -> list[Section]:
-    """The report, by the sections of the requirements."""
+def sections(results: Results, *, only_run: bool = False) -> list[Section]:
+    """The report, by the sections of the requirements; `only_run` leaves out what was not run."""
     return [
         _part(results, title, needed, make)
         for title, needed, make in (
@@ -144,6 +144,7 @@ def sections(results: Results) -> list[Section]:
             ("The shared tier", "redis", _redis),
             ("Correctness of tool-result caching", "tool_results", _tool_results),
         )
+        if needed in results or not only_run
     ]
 
 
@@ -188,17 +189,25 @@ def _cached_call(title: str, data: Any) -> Section:
     ]  # fmt: skip
     if "cachebox" in sync:
         peer = ("cachebox.cached", _least(sync["cachebox"].hit))
-        bars.append(beside("sync hit beside the fastest that waits for others", _least(ours.hit), peer, 1))
+        bars.append(
+            beside("sync hit beside the fastest that waits for others", _least(ours.hit), peer, 1)
+        )
     notes = [
-        f"This machine: `lru_cache` {time(lru[1])}, {lru[1] / _LRU_NS:.1f} times the 50 ns of the "
-        f"machine of the bars; `await` of a no-op {time(noop[1])}, {noop[1] / _AWAIT_NS:.1f} times "
-        "its 57.",
-        f"{figures.rounds} rounds, each candidate once a round in shuffled order. Nanoseconds: "
-        "minimum (median). Ratios are of minima. Hits are of 10,000 resident texts at random; "
-        "misses of new texts with 1,000 kept, by what evicts. Peers are set up with a lifetime "
-        "where they have one.",
-        "Bytes: what the process grows by, an entry, key and value not counted; in brackets what "
-        "Python traced, by which the bar is judged.",
+        (
+            f"This machine: `lru_cache` {time(lru[1])}, {lru[1] / _LRU_NS:.1f} times the 50 ns of the "
+            f"machine of the bars; `await` of a no-op {time(noop[1])}, {noop[1] / _AWAIT_NS:.1f} times "
+            "its 57."
+        ),
+        (
+            f"{figures.rounds} rounds, each candidate once a round in shuffled order. Nanoseconds: "
+            "minimum (median). Ratios are of minima. Hits are of 10,000 resident texts at random; "
+            "misses of new texts with 1,000 kept, by what evicts. Peers are set up with a lifetime "
+            "where they have one."
+        ),
+        (
+            "Bytes: what the process grows by, an entry, key and value not counted; in brackets what "
+            "Python traced, by which the bar is judged."
+        ),
         *(f"Failed: {name}: {why}" for name, why in figures.failed.items()),
     ]
     tables = [
@@ -308,7 +317,9 @@ def _hit_ratio(title: str, data: Any) -> Section:
     worst = min(100 * (cell["ratio"][default] - cell["ratio"]["lru"]) for cell in cells)
     bars = [
         at_least(f"mean share of the optimum, all {len(cells)} cells", every, 77, _percent),
-        at_least("the same without cells of under 100 entries", means["all"][default], 77, _percent),
+        at_least(
+            "the same without cells of under 100 entries", means["all"][default], 77, _percent
+        ),
         at_least("the same, cells of agents", means["agents"][default], 69, _percent),
         at_least("worst cell over LRU, hit ratio", worst, -5, _points),
         *(
@@ -355,7 +366,9 @@ def _disk(title: str, data: Any) -> Section:
     put = 8 / _WRITE_US
     bars = [
         beside("get, decoded", ns["get, decoded"], read, 6.5 / _READ_US, "6.5 us there"),
-        beside("put of a known key, written", ns["put, known key, written"], known, put, "8 us there"),
+        beside(
+            "put of a known key, written", ns["put, known key, written"], known, put, "8 us there"
+        ),
         beside("put of a new key, written", ns["put, new key, written"], fresh, put, "8 us there"),
         beside("warm start, an entry", each, read, 10 / _READ_US, "100,000 in 1 s there"),
     ]
@@ -404,8 +417,10 @@ def _tool_results(title: str, data: Any) -> Section:
             )  # fmt: skip
     columns = ["set", "keyed by", "reads", "hits", "wrong", "of hits", "unproven", "a call"]
     notes = [
-        f"Judged is the rule `{rule}`. Unproven hits are of recorded results that are another "
-        "call's, and prove nothing.",
+        (
+            f"Judged is the rule `{rule}`. Unproven hits are of recorded results that are another "
+            "call's, and prove nothing."
+        ),
     ]
     if "bfcl_full" not in data:
         notes.append(
@@ -423,7 +438,7 @@ def machine() -> str:
     return f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores"
 
 
-def markdown(parts: list[Section], command: str, day: datetime.date) -> str:
+def markdown(parts: list[Section], command: str, day: date) -> str:
     """The whole report."""
     failed, total = missed(parts), sum(len(part.bars) for part in parts)
     lines = [
@@ -455,10 +470,10 @@ def _grid(columns: list[str], rows: list[list[str]]) -> list[str]:
 
 def write(results: Results, command: str, path: Path = REPORT) -> list[Section]:
     """Writes the report and, beside it, the figures it was made of."""
-    parts = sections(results)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(markdown(parts, command, datetime.datetime.now(datetime.UTC).date()), "utf-8")
     kept = {"machine": machine(), **results}
     data = msgspec.json.format(msgspec.json.encode(kept, order="sorted"))
     path.with_suffix(".json").write_bytes(data + b"\n")
+    parts = sections(results)
+    path.write_text(markdown(parts, command, datetime.now(UTC).date()), "utf-8")
     return parts

@@ -160,11 +160,11 @@ def test_a_write_elsewhere_is_seen_through_the_cold_tier(
             one, two = machines
             assert (await one.run("read", "q")).source is Source.EXECUTED
             async with asyncio.timeout(30):
-                while (await two.run("read", "q")).source is not Source.HOT:
+                while (await two.run("read", "q")).source is not Source.HOT:  # noqa: ASYNC110
                     await asyncio.sleep(0)
             await one.run("write", "2")
             async with asyncio.timeout(30):
-                while (await two.run("read", "q")).value != 2:
+                while (await two.run("read", "q")).value != 2:  # noqa: ASYNC110
                     await asyncio.sleep(0)
             assert (await one.run("read", "q")).value == 2
 

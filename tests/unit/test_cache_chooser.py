@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.cache.entry import About, Entry, Terms
+from paceline.cache.entry import About, Entry, FullEntry, Terms
 from paceline.cache.policies.chooser import CANDIDATES, Chooser
 from paceline.cache.policies.gdsf import GDSF
 from paceline.cache.policies.lirs import LIRS
@@ -38,7 +38,7 @@ class Cache:
                 saved += cost or 1
                 self.policy.use(self.held[key])
                 continue
-            entry = self.held[key] = Entry(key, None, 0)
+            entry = self.held[key] = FullEntry(key, None, 0)
             entry.table = cast("Any", 0)
             entry.terms = Terms(0, about=About(cost_ns=cost)) if cost else None
             self.policy.add(entry)

@@ -660,18 +660,33 @@ def test_jitter_shortens_lifetimes_within_its_bounds() -> None:
 
 
 def test_early_refresh_follows_its_law() -> None:
-    """The moment of an early refresh leads the expiry by the cost times an exponential number:
-    on average by the cost, and by more than three costs once in twenty. (Vattani 2015, S0-41)"""
-    tier = MemoryTier[int, int](5_000, clock=VirtualClock(), rng=random.Random(1))
-    leads = []
-    for key in range(4_000):
-        entry = tier.put(key, key, 1_000 * _S, about=About(cost_ns=2 * _S), early=1.0)
-        assert entry is not None
-        assert entry.terms is not None
-        assert entry.terms.expires_ns == 1_000 * _S
-        leads.append((entry.terms.expires_ns - entry.fresh_ns) / _S)
-    assert abs(statistics.mean(leads) - 2) < 0.1
-    assert abs(sum(lead > 6 for lead in leads) / 4_000 - math.exp(-3)) < 0.01
+    """A request made before the expiry by t costs asks for computing anew with a chance of
+    exp(-t): hardly ever long before, always from the expiry on. (Vattani 2015, S0-41)"""
+    clock = VirtualClock()
+    tier = MemoryTier[int, int](10, clock=clock, rng=random.Random(1))
+    entry = tier.put(1, 1, 1_000 * _S, about=About(cost_ns=2 * _S), early=1.0)
+    assert entry is not None
+    assert tier.get(1) is entry
+    for costs, passed_s in ((10, 980), (2, 16), (1, 2), (0.5, 1)):
+        clock.advance(passed_s)
+        due = sum(tier.due(entry) for _ in range(4_000)) / 4_000
+        assert abs(due - math.exp(-costs)) < 0.03
+    clock.advance(1)
+    assert all(tier.due(entry) for _ in range(100))
+
+
+def test_without_early_refresh_only_the_expired_is_due() -> None:
+    """An entry without early refresh is due from its expiry on, and one that left at any time."""
+    clock = VirtualClock()
+    tier = MemoryTier[int, int](10, clock=clock)
+    entry = tier.put(1, 1, 10 * _S, about=About(stale_ns=5 * _S))
+    assert entry is not None
+    clock.advance(9)
+    assert not tier.due(entry)
+    clock.advance(1)
+    assert tier.due(entry)
+    tier.put(1, 2, 10 * _S, about=About(stale_ns=5 * _S))
+    assert tier.due(entry)
 
 
 def test_figures_add_up() -> None:

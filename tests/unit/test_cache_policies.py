@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.cache.entry import About, Entry, Terms
+from paceline.cache.entry import About, Entry, FullEntry, Terms
 from paceline.cache.policies import POLICIES
 from paceline.cache.policies.chooser import Chooser
 from paceline.cache.policies.cost import LEAST_NS, NS_PER_USD, saved_ns
@@ -33,7 +33,7 @@ steps = st.lists(
 def entry(
     key: Any, weight: int = 1, *, cost_ns: int = 0, cost_usd: float = 0.0, table: Any = 0
 ) -> Entry:
-    made = Entry(key, None, 0)
+    made = FullEntry(key, None, 0)
     made.weight = weight
     made.table = table
     if cost_ns or cost_usd:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.cache.entry import Entry
+from paceline.cache.entry import Entry, FullEntry
 from paceline.cache.policies.curve import Measured, MissRatioCurve, sizes_around
 from paceline.cache.policies.lru import LRU
 from paceline.cache.policies.s3fifo import S3Fifo
@@ -122,7 +122,7 @@ def test_a_curve_goes_with_any_policy():
             if key in held:
                 policy.use(held[key])
                 continue
-            entry = held[key] = Entry(key, None, 0)
+            entry = held[key] = FullEntry(key, None, 0)
             entry.table = cast("Any", 0)
             policy.add(entry)
             if len(held) > 2:

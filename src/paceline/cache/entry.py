@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from paceline.cache.memory import Table
     from paceline.cache.snapshot import Form
 
-__all__ = ["PLAIN", "About", "Entry", "Terms"]
+__all__ = ["PLAIN", "About", "Entry", "FullEntry", "Terms"]
 
 
 class About(msgspec.Struct, frozen=True, gc=False):
@@ -35,51 +35,57 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
 
     Moments of the monotonic clock, in nanoseconds, none earlier than the one before it: until
     `expires_ns` it is valid; until `stale_ns` it may be served while it is computed anew; until
-    `rescue_ns` it may be served if computing it anew fails.
+    `rescue_ns` it may be served if computing it anew fails. `lead_ns` is by how much, on average,
+    computing it anew is to begin before it expires; 0 for never.
     """
 
     expires_ns: int
     stale_ns: int = 0
     rescue_ns: int = 0
     about: About = About()
+    lead_ns: int = 0
 
 
 PLAIN: Final = About()
 
 
-@final
 class Entry:
     """A kept result and its place in the order of eviction.
 
     A class with slots and links of its own, because there is one for every result and a hit
-    touches nothing else. Until `fresh_ns` a hit needs no further look; `terms` None says that
-    nothing comes after that moment. `weight` is 1 or its size in bytes, by how the cache is
-    bounded. `before`, `after` and `place` belong to the replacement policy.
+    touches nothing else. Until `fresh_ns` a hit needs no further look. `before` and `after`
+    belong to the replacement policy. What only some caches need is in `FullEntry`.
     """
 
-    __slots__ = (
-        "after",
-        "before",
-        "form",
-        "fresh_ns",
-        "key",
-        "place",
-        "table",
-        "terms",
-        "uses",
-        "value",
-        "weight",
-    )
+    __slots__ = ("after", "before", "form", "fresh_ns", "key", "table", "uses", "value")
     form: "Form"
     table: "Table"
     before: "Entry"
     after: "Entry"
-    place: Any
+
+    # In one place for all entries that are not full.
+    weight: int = 1
+    """1, or its size in bytes, by how the cache is bounded."""
+    terms: Terms | None = None
+    """What it is good for after `fresh_ns`; None for nothing."""
+    place: Any = None
+    """The policy's own."""
 
     def __init__(self, key: Any, value: Any, fresh_ns: int) -> None:
         self.key = key
         self.value = value
         self.fresh_ns = fresh_ns
         self.uses = 0
+
+
+@final
+class FullEntry(Entry):
+    """An entry of which there is more to know, or whose policy notes something on it."""
+
+    __slots__ = ("place", "terms", "weight")
+
+    def __init__(self, key: Any, value: Any, fresh_ns: int) -> None:
+        super().__init__(key, value, fresh_ns)
         self.weight = 1
-        self.terms: Terms | None = None
+        self.terms = None
+        self.place = None

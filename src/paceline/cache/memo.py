@@ -328,7 +328,7 @@ class SyncMemo(Memo):
         place = self.place(args, kwargs)
         flights, entry = self._flights, self.find(place)
         if entry is not None:
-            if self.tier.now_ns() < entry.fresh_ns:
+            if self.tier.now_ns() < entry.fresh_ns or not self.tier.due(entry):
                 return self.use(entry)
             if self.serves_stale(entry) and flights.joinable(place) is not None:
                 return self.use_stale(entry)
@@ -365,7 +365,7 @@ class AsyncMemo(Memo):
         place = self.place(args, kwargs)
         flights, entry = self._flights, self.find(place)
         if entry is not None:
-            if self.tier.now_ns() < entry.fresh_ns:
+            if self.tier.now_ns() < entry.fresh_ns or not self.tier.due(entry):
                 return self.use(entry)
             if self.serves_stale(entry):
                 flights.start(place, _AsyncWork(self, place, args, kwargs, entry))

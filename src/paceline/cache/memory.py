@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar, final
 
 import msgspec
 
-from paceline.cache.entry import PLAIN, About, Entry, Terms
+from paceline.cache.entry import PLAIN, About, Entry, FullEntry, Terms
 from paceline.cache.holdings import Holdings, Ledger, Reason, Table, ended, name_of
 from paceline.cache.invalidations import Invalidations
 from paceline.cache.policies.lru import LRU
@@ -38,6 +38,7 @@ NEVER_NS: Final = 2**62
 """A lifetime of 146 years, in nanoseconds: for ever. Added to any clock it fits 63 bits."""
 
 _TOUCHES: Final = 4096
+_LEADS: Final = 12  # of which an exponential draw is larger once in 160,000
 _SHARE_OF_ONE: Final = 8
 _TRIES: Final = 64
 
@@ -117,6 +118,8 @@ class MemoryTier(Generic[K, V]):
         self.touch = self._touches.append
         self._rng = rng or random.Random(clock.wall_ns())  # noqa: S311 (it spreads load)
         self._on_evict = on_evict
+        # An entry is what most of the memory beside keys and values goes into.
+        self._lean = policy is LRU and max_bytes is None
         self._held = Holdings(max_entries, max_entries if max_bytes is None else max_bytes, policy)
         self._invalidations = Invalidations()
         self._orphans: deque[Table] = deque()
@@ -201,7 +204,7 @@ class MemoryTier(Generic[K, V]):
         """Whatever is kept under this key, fresh or not; `Entry.terms` says what it is good for."""
         return (self.main if table is None else table).entries.get(key)
 
-    def put(  # noqa: C901 (it is every miss: one straight line instead of calls)
+    def put(  # noqa: C901, PLR0912 (it is every miss: one straight line instead of calls)
         self,
         key: K,
         value: V,
@@ -217,9 +220,8 @@ class MemoryTier(Generic[K, V]):
 
         With 0 nothing is stored, and what was there is removed. `since` is the `epoch` before the
         value was computed: if its key, a tag of its or everything was removed since, it is not
-        stored. `early` above 0 lets the entry end its freshness at random before its expiry, the
-        earlier the longer it took to compute (Vattani, Chierichetti, Lowenstein: Optimal
-        probabilistic cache stampede prevention, 2015; `early` is their beta).
+        stored. With `early` above 0 the entry is `due` at random before its expiry, the earlier
+        the longer it took to compute.
         """
         if table is None:
             table = self.main
@@ -227,11 +229,14 @@ class MemoryTier(Generic[K, V]):
         if self.jitter and 0 < ttl_ns < NEVER_NS:
             ttl_ns = max(1, round(ttl_ns * (1 - self.jitter * self._rng.random())))
         ends_ns = now_ns + ttl_ns if ttl_ns < NEVER_NS else 0
-        entry = Entry(key, value, ends_ns or NEVER_NS)
+        if about is PLAIN and self._lean:
+            entry = Entry(key, value, ends_ns or NEVER_NS)
+        else:
+            entry = full = FullEntry(key, value, ends_ns or NEVER_NS)
+            if about is not PLAIN:
+                ends_ns = self._set_terms(full, about, early)
         entry.table = table
         entry.form = form
-        if about is not PLAIN:
-            ends_ns = self._set_terms(entry, about, early)
         if ttl_ns <= 0 or not self.max_entries or not self._weigh(entry):
             self._drop(_listed(table.entries.get(key)), "replaced")
             return None
@@ -333,6 +338,19 @@ class MemoryTier(Generic[K, V]):
         """Whether a result under this key, computed since that `epoch`, may be out of date."""
         return since != self.epoch and self._invalidations.concern(since, table, key, tags)
 
+    def due(self, entry: Entry) -> bool:
+        """Whether an entry that is not fresh is to be computed anew; asked for each request.
+
+        Always once it expired; before, by chance that grows towards its expiry and with the time
+        it takes to compute, so that one of many requests begins in time (Vattani, Chierichetti,
+        Lowenstein: Optimal probabilistic cache stampede prevention, 2015).
+        """
+        terms = entry.terms
+        if terms is None or not entry.fresh_ns:
+            return True
+        lead_ns = terms.lead_ns * self._rng.expovariate(1.0) if terms.lead_ns else 0
+        return self.now_ns() + lead_ns >= terms.expires_ns
+
     def expire(self, entry: Entry) -> None:
         """Removes an entry if it is past its time."""
         if entry.fresh_ns and ended(entry, self.now_ns()):
@@ -372,20 +390,20 @@ class MemoryTier(Generic[K, V]):
         while self._later:
             self._later.popleft()()
 
-    def _set_terms(self, entry: Entry, about: About, early: float) -> int:
+    def _set_terms(self, entry: FullEntry, about: About, early: float) -> int:
         """Sets the terms of an entry; when it is of no use any more, 0 for never."""
         expires_ns = entry.fresh_ns
         stale_ns = min(expires_ns + about.stale_ns, NEVER_NS)
         ends_ns = min(max(stale_ns, expires_ns + about.rescue_ns), NEVER_NS)
-        entry.terms = Terms(expires_ns, stale_ns, ends_ns, about)
-        if early and expires_ns < NEVER_NS:
-            lead_ns = round(early * about.cost_ns * self._rng.expovariate(1.0))
-            entry.fresh_ns = max(1, expires_ns - lead_ns)
+        lead_ns = round(early * about.cost_ns) if expires_ns < NEVER_NS else 0
+        entry.terms = Terms(expires_ns, stale_ns, ends_ns, about, lead_ns)
+        if lead_ns:
+            entry.fresh_ns = max(1, expires_ns - _LEADS * lead_ns)
         return ends_ns if ends_ns < NEVER_NS else 0
 
     def _weigh(self, entry: Entry) -> bool:
         """Estimates the bytes of an entry, if they matter; whether it may be kept."""
-        if self.max_bytes is None:
+        if not isinstance(entry, FullEntry) or self.max_bytes is None:
             return True
         entry.weight = ENTRY_BYTES + size_of(entry.key) + size_of(entry.value)
         if self.max_entry_bytes is not None and entry.weight > self.max_entry_bytes:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, final
 
 import msgspec
 
-from paceline.cache.entry import PLAIN, About, Entry, Terms
+from paceline.cache.entry import PLAIN, About, Entry, FullEntry, Terms
 from paceline.cache.keys import digest
 from paceline.cache.levels import Kept, Level, payload_of, remaining_ns
 from paceline.cache.memory import MemoryTier, Table, name_of
@@ -63,6 +63,7 @@ class TierStack:
         self.stored = 0
         self.main = self.hot.main
         self.now_ns = self.hot.now_ns
+        self.due = self.hot.due
         self.touch = self.hot.touch
         self.expire = self.hot.expire
         self.outdated = self.hot.outdated
@@ -120,7 +121,7 @@ class TierStack:
                     entry = self._put_hot(key, kept, table)
                     traffic.promoted += 1
                 else:
-                    entry = Entry(key, kept.held, kept.expires_ns)
+                    entry = FullEntry(key, kept.held, kept.expires_ns)
                     entry.form = kept.form
                 traffic.hits += 1
                 traffic.hit_ns += self.now_ns() - start_ns
@@ -257,11 +258,15 @@ class TierStack:
         about = _BARE if kept.about is PLAIN else kept.about
         entry = self.hot.put(key, kept.held, left_ns, table=table, form=kept.form, about=about)
         terms = None if entry is None else entry.terms
-        if entry is not None and terms is not None and terms.expires_ns > kept.expires_ns:
+        if (
+            isinstance(entry, FullEntry)
+            and terms is not None
+            and terms.expires_ns > kept.expires_ns
+        ):
             # The time that passed since we looked at the clock is not added to its life.
             late_ns = terms.expires_ns - kept.expires_ns
             stale_ns, rescue_ns = terms.stale_ns - late_ns, terms.rescue_ns - late_ns
-            entry.terms = Terms(kept.expires_ns, stale_ns, rescue_ns, terms.about)
+            entry.terms = Terms(kept.expires_ns, stale_ns, rescue_ns, terms.about, terms.lead_ns)
             entry.fresh_ns = min(entry.fresh_ns, kept.expires_ns)
         return entry
 

@@ -330,7 +330,7 @@ class ResultCache:
         self.totals.hot_hits += 1
         source = Source.HOT if now_ns < terms.expires_ns else Source.STALE
         self.totals.stale += source is Source.STALE
-        hit = Hit(value, source, terms.about.cost_ns, aging=True)
+        hit = Hit(value, source, terms.about.cost_ns, aging=self._memory.due(entry))
         return self._counted(hit, terms.about)
 
     def _is_newer_below(self, key: bytes) -> bool:

@@ -25,6 +25,12 @@ Exit codes: 0 ok, 1 the agent failed, 2 wrong usage, 3 refused by policy, 4 time
 
   paceline run host_exec "uname -a"
 """
+_BENCH_HELP: Final = """Measure Paceline beside what is possible and beside its peers.
+
+Needs a checkout of the repository. Without a name, lists what there is.
+
+  paceline bench cache
+"""
 _QUOTE: Final = 'Is it part of the input? Then quote that: paceline run host_exec "uname -a"'
 _STOPPED: Final = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 _LEAST_S: Final = 0.001
@@ -101,6 +107,7 @@ def build(*, drawn: bool) -> typer.Typer:
     app.command("stats")(_stats)
     app.command("history")(_history)
     app.command("doctor")(_doctor)
+    app.command("bench", help=_BENCH_HELP)(_bench)
     host = typer.Typer(
         name="hostexec",
         help="Host commands: the policy, the service, the audit log.",
@@ -254,6 +261,19 @@ def _doctor(context: typer.Context, agents: AgentDirs = None, as_json: AsJson = 
     from paceline.cli.doctor import doctor  # noqa: PLC0415
 
     end(doctor(place_of(context), agents, as_json=as_json))
+
+
+def _bench(
+    context: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few rounds, no peers; writes no report.")
+    ] = False,
+) -> None:
+    from paceline.cli.bench import bench  # noqa: PLC0415
+
+    end(bench(place_of(context), names or (), quick=quick))
 
 
 def _serve(

@@ -8,7 +8,7 @@ keys, chosen by their hash, has about the same hit ratio.
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, cast, final
 
-from paceline.cache.entry import Entry, Terms
+from paceline.cache.entry import Entry, FullEntry, Terms
 from paceline.cache.policies.policy import MakePolicy
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Shadow:
                 return True
             self._policy.remove(known)
             self._weight -= known.weight
-        entry = Entry(mark, None, 0)
+        entry = FullEntry(mark, None, 0)
         entry.table = _NOWHERE
         entry.weight = weight
         entry.terms = terms
