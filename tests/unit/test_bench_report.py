@@ -10,6 +10,7 @@ import pytest
 from bench import report
 from bench.__main__ import BENCHMARKS, GROUPS, main
 from bench.decorators import ASYNC_LIMIT, OURS, SCOPED, SYNC_LIMIT
+from bench.generations import FEW, MANY
 from bench.peers import ROOT
 from bench.report import MISSED, Bar, at_least, at_most, beside, markdown, missed, sections
 from paceline.errors import UsageError
@@ -80,6 +81,7 @@ def figures() -> dict[str, Any]:
             "us": {"client get": 100, "tier get": 114, "client MGET 32": 100, "tier 32": 277},
             "invalidation_us": {"min": 20, "p50": 30, "p99": 999},
         },
+        "generations": {"ns": {FEW: 1_000.0, MANY: 1_999.0}},
         "tool_results": {
             "tau_airline": {"rules": rules},
             "bfcl_full": {"rules": rules},
@@ -153,6 +155,7 @@ def test_everything_met() -> None:
         ("redis/us/tier get", 116, "cold hit"),
         ("redis/us/tier 32", 278, "32 reads at once"),
         ("redis/invalidation_us/p99", 1_001, "a removal seen by another process, p99"),
+        (f"generations/ns/{MANY}", 2_001.0, MANY),
         ("tool_results/tau_airline/rules/start state, writes/wrong", 1, "wrong answers, tau_airline"),
         ("tool_results/bfcl_full/rules/start state, writes/hit_rate", 0.48, "hits of reads, bfcl_full"),
     ],
@@ -160,6 +163,20 @@ def test_everything_met() -> None:
 def test_every_bar_can_be_missed(path: str, value: object, what: str) -> None:
     """A figure over its bar is named as missed, and it alone."""
     assert [bar.what.startswith(what) for bar in missed(sections(changed(path, value)))] == [True]
+
+
+def test_a_stand_in_meets_no_bar() -> None:
+    """Where the set that a bar speaks of is not there, the bar is said to be not measured, and no
+    other set's hits are judged by it."""
+    results = figures()
+    results["tool_results"]["bfcl_200_replayed"] = results["tool_results"].pop("bfcl_full")
+    part = sections(results)[-1]
+    assert [bar.what for bar in part.bars] == [
+        "wrong answers, tau_airline",
+        "hits of reads, tau_airline",
+        "wrong answers, bfcl_200_replayed",
+    ]
+    assert any("**not measured**" in note for note in part.notes)
 
 
 def test_what_failed_is_named() -> None:

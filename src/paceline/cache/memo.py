@@ -88,10 +88,13 @@ class Memo:
         self._hold = cache.hold
         self._default_ns = cache.default_ns
         self._ttl_ns = self._lifetime_ns(None if callable(rules.ttl) else rules.ttl)
-        # Without tags and the like an entry carries nothing beside its value.
+        # Without tags and the like an entry carries nothing beside its value, and if its cost does
+        # not matter all entries carry one and the same.
         self._plain = not (
             rules.tags or rules.stale_ns or rules.rescue_ns or rules.early or cache.weighs_cost
         )
+        self._each = bool(rules.early or cache.weighs_cost or callable(rules.tags))
+        self._common = self._made_about(() if callable(rules.tags) else rules.tags, 0)
         self.tags = rules.tags
         self.calm = cache.tier.epoch
         """The epoch when last no computation was under way that may be out of date."""
@@ -228,10 +231,13 @@ class Memo:
     def _about(self, work: "_Work", took_ns: int) -> About:
         if self._plain:
             return PLAIN
+        return self._made_about(work.tags, took_ns) if self._each else self._common
+
+    def _made_about(self, tags: tuple[str, ...], took_ns: int) -> About:
         rules = self.rules
         return About(
             name=self.keys.name,
-            tags=work.tags,
+            tags=tags,
             cost_ns=took_ns,
             stale_ns=rules.stale_ns,
             rescue_ns=rules.rescue_ns,

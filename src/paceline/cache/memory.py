@@ -393,8 +393,10 @@ class MemoryTier(Generic[K, V]):
     def _set_terms(self, entry: FullEntry, about: About, early: float) -> int:
         """Sets the terms of an entry; when it is of no use any more, 0 for never."""
         expires_ns = entry.fresh_ns
-        stale_ns = min(expires_ns + about.stale_ns, NEVER_NS)
-        ends_ns = min(max(stale_ns, expires_ns + about.rescue_ns), NEVER_NS)
+        stale_ns = ends_ns = expires_ns
+        if about.stale_ns or about.rescue_ns:
+            stale_ns = min(expires_ns + about.stale_ns, NEVER_NS)
+            ends_ns = min(max(stale_ns, expires_ns + about.rescue_ns), NEVER_NS)
         lead_ns = round(early * about.cost_ns) if expires_ns < NEVER_NS else 0
         entry.terms = Terms(expires_ns, stale_ns, ends_ns, about, lead_ns)
         if lead_ns:
