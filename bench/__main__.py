@@ -39,6 +39,7 @@ BENCHMARKS: Final = {
     "hit_ratio": Benchmark("hit_ratio", "hits on recorded accesses, beside the optimum", None),
     "disk": Benchmark("disk", "the disk tier beside bare SQLite", _LEAST),
     "redis": Benchmark("redis", "the shared tier beside its client and the server", _LEAST),
+    "generations": Benchmark("generations", "a write that makes results stale", _LEAST),
     "tool_results": Benchmark("tool_results", "wrong answers on recorded runs of agents", _LEAST),
     "tiers": Benchmark("cache", "a hit in each tier, and a key", _LEAST),
     "metrics": Benchmark("metrics", "recording a call", {}),
@@ -48,7 +49,7 @@ BENCHMARKS: Final = {
 GROUPS: Final = {
     "cache": (
         "decorators", "conformance", "call_path", "sharing", "hit_ratio", "disk", "redis",
-        "tool_results",
+        "generations", "tool_results",
     ),
     "runtime": ("call_path", "tiers", "metrics", "registry", "import_cost"),
 }  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.decorators import ASYNC_LIMIT, OURS, SCOPED, SYNC_LIMIT, Cost, Figures
+from bench.generations import FEW, MANY
 
 __all__ = [
     "MET",
@@ -142,6 +143,7 @@ def sections(results: Results, *, only_run: bool = False) -> list[Section]:
             ("Hit ratio", "hit_ratio", _hit_ratio),
             ("The disk tier", "disk", _disk),
             ("The shared tier", "redis", _redis),
+            ("What a write costs", "generations", _generations),
             ("Correctness of tool-result caching", "tool_results", _tool_results),
         )
         if needed in results or not only_run
@@ -267,7 +269,13 @@ def _conformance(title: str, data: Any) -> Section:
             for name, each in ordered
         ]
         tables.append(Table([f"{kind} decorator", "passed", "fails"], rows))
-    return Section(title, bars, tables)
+    notes = [
+        (
+            "The checks are those of `paceline.testing`, on the bugs that users of caches report. Each "
+            "runs in a process of its own; a peer's other ways to be set up may pass others."
+        ),
+    ]
+    return Section(title, bars, tables, notes)
 
 
 def _failures(failed: Mapping[str, str]) -> str:
@@ -353,7 +361,13 @@ def _hit_ratio(title: str, data: Any) -> Section:
         Table(["an access in the simulation, one put a miss", "takes"], costs),
         Table(columns, rows),
     ]
-    notes = ["`auto` is the default of the runtime; `lru` is what `LRUCache` means."]
+    notes = [
+        "`auto` is the default of the runtime; `lru` is what `LRUCache` means.",
+        (
+            f"The cells are not the 57 that the bar of 77 % was set on, where LRU reached 66.2 %: here "
+            f"LRU reaches {fmean(share(cell, 'lru') for cell in cells):.1f} %."
+        ),
+    ]
     return Section(title, bars, tables, notes)
 
 
@@ -396,16 +410,25 @@ def _redis(title: str, data: Any) -> Section:
     return Section(title, bars, [Table(["operation", "takes"], rows)], notes)
 
 
+def _generations(title: str, data: Any) -> Section:
+    few = (FEW, data["ns"][FEW])
+    bars = [beside(MANY, data["ns"][MANY], few, 2, "O(1)")]
+    notes = ["A thousand times as many may cost twice as much: memory is not all equally near."]
+    return Section(title, bars, notes=notes)
+
+
 def _tool_results(title: str, data: Any) -> Section:
     bars: list[Bar] = []
     rows: list[list[str]] = []
     rule = "start state, writes"
-    for name, least in (("tau_airline", 51.0), ("bfcl_full", 49.0), ("bfcl_200_replayed", 49.0)):
+    for name, least in (("tau_airline", 51.0), ("bfcl_full", 49.0), ("bfcl_200_replayed", None)):
         if name not in data:
             continue
         ours = data[name]["rules"][rule]
         bars.append(at_most(f"wrong answers, {name}", ours["wrong"], 0, _count))
-        bars.append(at_least(f"hits of reads, {name}", 100 * ours["hit_rate"], least, _percent))
+        if least is not None:
+            rate = 100 * ours["hit_rate"]
+            bars.append(at_least(f"hits of reads, {name}", rate, least, _percent))
     for name, each in data.items():
         for how, said in each["rules"].items():
             rows.append(
@@ -424,8 +447,9 @@ def _tool_results(title: str, data: Any) -> Section:
     ]
     if "bfcl_full" not in data:
         notes.append(
-            "The whole of BFCL multi-turn, of which the bar of 49 % speaks, is not here: its 200 "
-            "conversations, replayed, stand in for it."
+            "The bar of 49 % hits is **not measured**: it is of the whole of BFCL multi-turn, which is "
+            "not here. Its 200 conversations begin in different states and share nothing; replayed, "
+            "they show wrong answers, and a hit rate that says only how often they were replayed."
         )
     return Section(title, bars, [Table(columns, rows)], notes)
 

@@ -85,6 +85,7 @@ def _ask(
             [sys.executable, "-c", _ASK, str(agents), str(home), query, str(times)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,  # of one that is interrupted, nobody wants it
             text=True,
             env={"PATH": os.environ["PATH"], **_QUIET, **environ},
         )

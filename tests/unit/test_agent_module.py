@@ -39,7 +39,8 @@ def spec_of(**attributes: object) -> AgentSpec:
 
 
 def test_what_declares_nothing_is_unknown_and_not_cached() -> None:
-    """Undeclared agents have unknown effects and nothing of theirs is cached. (S1-41, E-06)"""
+    """Undeclared agents have unknown effects and nothing of theirs is cached. (S1-41, X-01,
+    E-06)"""
     spec = spec_of()
     assert spec.effect == Effect.unknown()
     assert not spec.cacheable

@@ -240,6 +240,19 @@ def test_a_file_made_meanwhile_is_used(tmp_path: Path, monkeypatch: pytest.Monke
     second.close()
 
 
+def test_a_process_killed_while_it_made_the_file_leaves_nothing(tmp_path: Path) -> None:
+    """What a killed process had written beside the file is removed, the file is made whole, and
+    the draft of a living process is left alone. (D86)"""
+    path = tmp_path / "generations"
+    left = tmp_path / "generations.999999999.deadbeef"
+    made_now = tmp_path / f"generations.{os.getpid()}.12345678"
+    for draft in (left, made_now):
+        draft.write_bytes(b"PACEG")
+    _check_invalidates(Generations(path, on_trouble=_unexpected))
+    assert not left.exists()
+    assert made_now.exists()
+
+
 def _check_invalidates(generations: Generations) -> None:
     for _ in range(2):
         before = generations.read(["a"])

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from paceline.cache import keys
 from paceline.cache.function_keys import FunctionKeys, Instances
 from paceline.cache.holdings import Ledger, Table
-from paceline.cache.keys import KEY_BYTES, call_key, canonical, digest
+from paceline.cache.keys import KEY_BYTES, CallKeys, call_key, canonical, digest
 from paceline.call import Call, Caller, Effect, Kind, Plan, Scope, ScopeLevel
 from paceline.errors import InvalidInputError, UnkeyableError
 
@@ -184,10 +184,47 @@ def _tells_apart(encode: Any) -> bool:
 
 def test_lookalikes_are_told_apart() -> None:
     """1, 1.0, True and "1", lists and tuples, dates and their text and other values that look
-    or compare alike have keys of their own. (S0-31, S1-06)"""
+    or compare alike have keys of their own. (S0-31, S1-06, D76)"""
     assert _tells_apart(canonical)
     assert _tells_apart(digest)
     assert canonical(Colour.RED) == canonical(Colour.ROUGE)
+
+
+_NAMES = st.none() | st.text(alphabet="a|b:/%", max_size=3) | st.sampled_from(["é", "e\u0301"])
+
+
+@given(st.tuples(_NAMES, _NAMES, _NAMES), st.tuples(_NAMES, _NAMES, _NAMES))
+def test_scopes_that_differ_have_keys_of_their_own(left: Any, right: Any) -> None:
+    """Tenant, user and session are kept apart whatever separators their names hold, whether they
+    are empty or missing, and by their very characters. (D74, X-04)"""
+    made = [
+        call_key(_call(scope=Scope(ScopeLevel.SESSION, *names)), "1", b"")
+        for names in (left, right)
+    ]
+    assert (made[0] == made[1]) == (left == right)
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_only_the_same_text_has_the_same_key(left: str, right: str) -> None:
+    """Texts that mean nearly the same have keys of their own: nothing is found by likeness. (D77,
+    D76)"""
+    remembering = CallKeys()
+    made = [
+        remembering.key(_call(arguments={"query": text}), "1", b"")
+        for text in (left, right, f"transfer to {left}", f"transfer to {right}")
+    ]
+    assert (made[0] == made[1]) == (made[2] == made[3]) == (left == right)
+
+
+def test_remembered_keys_are_those_that_are_made() -> None:
+    """A key that is remembered is the one that would be made, for every part of a call, and what
+    is remembered stays bounded. (S1-06, X-09)"""
+    remembering = CallKeys(size=8)
+    for change in [*_CHANGES, *_CHANGES]:
+        call = _call(**{"arguments": {"query": "q"}, **change})
+        for version, world in (("1", b""), ("2", b""), ("1", b"12345678")):
+            assert remembering.key(call, version, world) == call_key(call, version, world)
+            assert len(remembering._known) <= 8
 
 
 def test_encodings_that_guess_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -689,6 +689,17 @@ def test_without_early_refresh_only_the_expired_is_due() -> None:
     assert tier.due(entry)
 
 
+def test_every_hit_counts_on_its_entry() -> None:
+    """An entry knows how often it was used; looking at it is no use. (S0-29)"""
+    tier = MemoryTier[int, int](3, clock=VirtualClock())
+    tier.put(1, 1, _S)
+    for _ in range(3):
+        tier.get(1)
+    tier.peek(1)
+    tier.get(2)
+    assert [entry.uses for entry in tier.entries()] == [3]
+
+
 def test_figures_add_up() -> None:
     """Hits of entries that are there and of those that left are counted, and every entry that was
     stored is there or left for a reason. (S0-39)"""

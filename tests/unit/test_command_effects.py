@@ -39,7 +39,8 @@ TTLS = {
 )
 def test_results_stay_valid_as_long_as_what_they_tell(ttl_s: float, line: str) -> None:
     """An hour for the system, five minutes for a picture of it, a minute for disks and processes,
-    never for files; the most specific rule decides. (S1-36 to S1-39, S1-58, X-02, X-03)"""
+    never for files; the most specific rule decides. (S1-05,
+    S1-36 to S1-39, S1-58, X-02, X-03)"""
     found = _plan(line)
     assert found.ttl_s == ttl_s
     assert found.cacheable == (ttl_s > 0)

@@ -85,3 +85,11 @@ def test_documents_name_files_that_exist() -> None:
     for name in ("README.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))):
         for path in re.findall(r"`((?:docs|tests|src|bench|examples)/[\w./-]+)`", text(name)):
             assert (ROOT / path).exists(), f"{name}: {path}"
+
+
+def test_no_gain_is_claimed_that_was_not_measured() -> None:
+    """Nothing promises so many per cent less time: what a cache saves is printed from what was
+    measured on the spot. (X-08, S1-01)"""
+    for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        claims = re.findall(r"\d ?% (?:faster|less|reduction|improvement)", path.read_text())
+        assert not claims, path.name

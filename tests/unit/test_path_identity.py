@@ -195,6 +195,22 @@ def test_a_file_changed_by_anybody_is_not_served_stale(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_hit_waits_for_nothing() -> None:
+    """A hot hit ends without giving up the event loop once: no thread, no lock, no reading.
+    (S1-03, S0-52)"""
+
+    async def main() -> None:
+        world = World()
+        plan = Plan(Effect.pure(), ttl_s=60)
+        await world.ask("a", "q", plan, lambda _: "v")
+        asking = world.ask("a", "q", plan, lambda _: "v")
+        with pytest.raises(StopIteration) as ended:
+            asking.send(None)
+        assert ended.value.value.source is Source.HOT
+
+    run(main())
+
+
 def test_clearing_one_agent_clears_no_other() -> None:
     """Writing the tag of an agent makes all of its results stale and nobody else's. (T17, S1-53)"""
 

@@ -280,9 +280,18 @@ def _open(
         ) from exc
 
 
+def _clear_drafts(path: Path) -> None:
+    """Removes what processes left that were killed while they made the file."""
+    for draft in path.parent.glob(f"{path.name}.*.*"):
+        pid = draft.name.removeprefix(f"{path.name}.").partition(".")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            draft.unlink(missing_ok=True)
+
+
 def _create(path: Path, content: bytes) -> None:
     """Makes the file complete or not at all; a file that another process made first stays."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.{content[-4:].hex()}")
+    _clear_drafts(path)
     try:
         draft.touch(mode=0o600, exist_ok=False)
         with draft.open("wb") as file:
