@@ -25,11 +25,11 @@ from typing import Any
 
 import msgspec
 
-from paceline.cache.decorator import cached
-from paceline.cache.disk import DiskTier
+from paceline.cache.disk.tier import DiskTier
+from paceline.cache.function.decorator import cached
 from paceline.cache.keys import call_key, canonical
 from paceline.cache.lru import LRUCache
-from paceline.cache.memory import MemoryTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.snapshot import Snapshot
 from paceline.cache.tiered import ResultCache
 from paceline.call import Call, Caller, Effect, Kind, Plan, Scope, ScopeLevel
@@ -50,8 +50,8 @@ Case = tuple[str, Callable[[], object], int]
 
 _FIRST_HIT = """
 import sys, time, pathlib
-from paceline.cache.disk import DiskTier
-from paceline.cache.memory import MemoryTier
+from paceline.cache.disk.tier import DiskTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.tiered import ResultCache
 from paceline.clock import SystemClock
 clock = SystemClock()

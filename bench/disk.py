@@ -18,9 +18,9 @@ from time import perf_counter_ns
 import msgspec
 
 from bench.timing import Case, measure, ratios
-from paceline.cache.disk import DiskTier
+from paceline.cache.disk.leases import FileLeases, Lease
+from paceline.cache.disk.tier import DiskTier
 from paceline.cache.entry import About
-from paceline.cache.leases import FileLeases, Lease
 from paceline.clock import SystemClock
 from paceline.codec import decode, encode
 from paceline.errors import StorageError

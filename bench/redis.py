@@ -17,8 +17,8 @@ from time import perf_counter_ns
 import redis.asyncio
 
 from paceline.cache.entry import PLAIN
-from paceline.cache.redis_record import pack
-from paceline.cache.redis_tier import RedisTier
+from paceline.cache.redis.record import pack
+from paceline.cache.redis.tier import RedisTier
 from paceline.clock import SystemClock
 from paceline.codec import encode
 from paceline.errors import StorageError
@@ -35,7 +35,7 @@ _KEYS = [bytes([number]) * 32 for number in range(32)]
 
 _LISTENER = """
 import asyncio, sys, time
-from paceline.cache.redis_tier import RedisTier
+from paceline.cache.redis.tier import RedisTier
 from paceline.clock import SystemClock
 
 def heard(key):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from paceline.cache.redis_tier import RedisTier
+from paceline.cache.redis.tier import RedisTier
 from paceline.clock import Clock, SystemClock
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from paceline.agents.result_cache import AgentCache
-    from paceline.cache.decorator import cached
+    from paceline.cache.function.decorator import cached
     from paceline.cache.lru import LRUCache
-    from paceline.cache.tiered_cache import TieredCache
+    from paceline.cache.stack.cache import TieredCache
     from paceline.call import (
         Call,
         Caller,
@@ -82,8 +82,8 @@ _HOMES: Final = {
     "Settings": "config",
     "Source": "call",
     "SyncRuntime": "sync",
-    "TieredCache": "cache.tiered_cache",
-    "cached": "cache.decorator",
+    "TieredCache": "cache.stack.cache",
+    "cached": "cache.function.decorator",
     "file_reads": "tags",
     "file_writes": "tags",
     "track_performance": "metrics.performance",

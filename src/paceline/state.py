@@ -13,11 +13,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, final
 
-from paceline.cache.disk import DiskTier
-from paceline.cache.disk_reader import DiskReader
+from paceline.cache.disk.leases import FileLeases
+from paceline.cache.disk.reader import DiskReader
+from paceline.cache.disk.tier import DiskTier
 from paceline.cache.generations import Generations
-from paceline.cache.leases import FileLeases
-from paceline.cache.memory import MemoryTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.policies import POLICIES
 from paceline.cache.snapshot import Snapshot
 from paceline.cache.statistics import Windows
@@ -31,7 +31,7 @@ from paceline.home import Home
 from paceline.redaction import Redactor
 
 if TYPE_CHECKING:
-    from paceline.cache.redis_tier import RedisTier
+    from paceline.cache.redis.tier import RedisTier
 
 __all__ = ["State"]
 
@@ -131,7 +131,7 @@ class State:
         wanted = self._settings.cache
         if not wanted.enabled or not wanted.shared_url:
             return None
-        from paceline.cache.redis_tier import RedisTier  # noqa: PLC0415 (needs the extra)
+        from paceline.cache.redis.tier import RedisTier  # noqa: PLC0415 (needs the extra)
 
         return RedisTier(
             wanted.shared_url,

@@ -14,8 +14,8 @@ import pytest
 _OPEN = """
 import asyncio, os, random, sys
 from pathlib import Path
-from paceline.cache.disk import DiskTier
-from paceline.cache.leases import FileLeases, Lease
+from paceline.cache.disk.tier import DiskTier
+from paceline.cache.disk.leases import FileLeases, Lease
 from paceline.clock import SystemClock
 
 def fail(exc):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from paceline.cache.disk import DiskTier
-from paceline.cache.memory import MemoryTier
+from paceline.cache.disk.tier import DiskTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.policies import POLICIES
-from paceline.cache.redis_tier import RedisTier
+from paceline.cache.redis.tier import RedisTier
 from paceline.clock import Clock
 from paceline.errors import StorageError
 from paceline.testing import check_cache_backend

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from paceline.cache.generations import Generations
-from paceline.cache.redis_generations import RedisGenerations
-from paceline.cache.redis_tier import RedisTier
+from paceline.cache.redis.generations import RedisGenerations
+from paceline.cache.redis.tier import RedisTier
 from paceline.errors import StorageError
 from paceline.testing.fault_proxy import FaultProxy, Faults
 from tests.redis_server import RedisServer
@@ -124,7 +124,7 @@ _PROCESS = """
 import asyncio, pathlib, sys
 sys.path.insert(0, sys.argv[3])
 from paceline.cache.generations import Generations
-from paceline.cache.redis_tier import RedisTier
+from paceline.cache.redis.tier import RedisTier
 from paceline.clock import SystemClock
 
 async def main():

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from paceline.cache.entry import About
-from paceline.cache.redis_address import RedisAddress
-from paceline.cache.redis_record import pack
-from paceline.cache.redis_tier import RedisTier
+from paceline.cache.redis.address import RedisAddress
+from paceline.cache.redis.record import pack
+from paceline.cache.redis.tier import RedisTier
 from paceline.clock import SystemClock
 from paceline.errors import Category, ConfigError, UsageError
 from paceline.testing.virtual_time import VirtualClock
@@ -439,7 +439,7 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError) as caught:
-        importlib.import_module("paceline.cache.redis_tier")
+        importlib.import_module("paceline.cache.redis.tier")
     assert "paceline[redis]" in caught.value.next_step
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, final
 
 import pytest
 
-from paceline.cache.tiered_cache import CacheTier, TieredCache
+from paceline.cache.stack.cache import CacheTier, TieredCache
 from paceline.testing import check_cache_backend
 from paceline.testing.virtual_time import VirtualClock
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import pytest
 
-from paceline.cache.redis_tier import RedisTier
+from paceline.cache.redis.tier import RedisTier
 from paceline.testing.fault_proxy import FaultProxy, Faults
 from tests.redis_server import RedisServer
 from tests.redis_tiers import HOUR_NS, Told, key, open_tier, until

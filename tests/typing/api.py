@@ -27,8 +27,8 @@ from paceline import (
     track_performance,
 )
 from paceline.agents.kept_results import Hit
-from paceline.cache.memo import CacheInfo
-from paceline.cache.tiered_cache import CacheTier, TieredStats
+from paceline.cache.function.memo import CacheInfo
+from paceline.cache.stack.cache import CacheTier, TieredStats
 from paceline.metrics.collector import Snapshot
 from paceline.results import OpenedResult, ResultStats, StoredResult, WarmCall, WarmReport
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from paceline.cache.disk import DiskTier
+from paceline.cache.disk.tier import DiskTier
 from paceline.cache.entry import PLAIN
 from paceline.database import Schema, connect
 from paceline.errors import CorruptStoreError, StorageError
@@ -65,7 +65,7 @@ def test_what_one_process_stores_another_finds(path: Path) -> None:
     mine = _Opened(path)
     code = (
         "import sys, pathlib\n"
-        "from paceline.cache.disk import DiskTier\n"
+        "from paceline.cache.disk.tier import DiskTier\n"
         "from paceline.testing.virtual_time import VirtualClock\n"
         "def fail(exc): raise exc\n"
         "tier = DiskTier(pathlib.Path(sys.argv[1]), clock=VirtualClock(), max_bytes=4_000_000,"
@@ -141,7 +141,7 @@ def test_a_changed_row_is_a_miss(path: Path, damage: str) -> None:
 
 def test_reads_without_checks_are_caught(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the checksum a displaced row would be found: the check above can fail."""
-    monkeypatch.setattr("paceline.cache.disk_rows.crc32", lambda *_: 0)
+    monkeypatch.setattr("paceline.cache.disk.rows.crc32", lambda *_: 0)
     opened = _Opened(path)
     opened.put(_KEY, b"value")
     opened.sql("UPDATE results SET key = x'" + "61" * 32 + "'")

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.cache.disk import DiskTier, Found
-from paceline.cache.disk_room import Room
-from paceline.cache.disk_rows import DamagedRowError, pack, unpack
+from paceline.cache.disk.room import Room
+from paceline.cache.disk.rows import DamagedRowError, pack, unpack
+from paceline.cache.disk.tier import DiskTier, Found
 from paceline.cache.entry import PLAIN, About
 from paceline.errors import InvalidInputError, StorageError
 from paceline.testing.virtual_time import VirtualClock
@@ -183,7 +183,7 @@ def test_reads_that_forget_the_time_are_caught(
 ) -> None:
     """The check above fails for a tier that does not look at the clock."""
     monkeypatch.setattr(
-        "paceline.cache.disk.unpack", lambda key, payload, *_: Found(payload, 1_000)
+        "paceline.cache.disk.tier.unpack", lambda key, payload, *_: Found(payload, 1_000)
     )
     with pytest.raises(AssertionError):
         test_a_clock_that_jumps_prolongs_nothing(opened, -3_600)

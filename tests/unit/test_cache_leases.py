@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from paceline.cache.disk import DiskTier
-from paceline.cache.leases import FileLeases, Lease
+from paceline.cache.disk.leases import FileLeases, Lease
+from paceline.cache.disk.tier import DiskTier
 from paceline.errors import StorageError
 from paceline.testing.virtual_time import VirtualClock, run
 
@@ -245,7 +245,7 @@ def test_taking_the_lease_without_another_look_is_caught(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check above fails for a wait that trusts its first look."""
-    monkeypatch.setattr("paceline.cache.leases._checked", lambda lease, _: lease)
+    monkeypatch.setattr("paceline.cache.disk.leases._checked", lambda lease, _: lease)
     with pytest.raises(AssertionError):
         test_a_result_stored_just_before_the_release_is_not_missed(opened)
 

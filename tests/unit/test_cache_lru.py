@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from paceline.cache.decorator import cached
-from paceline.cache.holdings import Table
+from paceline.cache.function.decorator import cached
 from paceline.cache.lru import LRUCache
+from paceline.cache.memory.holdings import Table
 from paceline.cache.policies import POLICIES
 from paceline.cache.policies.lru import LRU
 from paceline.errors import CodecError, InvalidInputError, UnkeyableError
@@ -396,15 +396,15 @@ def test_the_ways_to_get_it_wrong_are_caught(
     written, for shared references and for results kept after a removal."""
     with monkeypatch.context() as patch:
         shared = Table()
-        patch.setattr("paceline.cache.memo.Table", lambda *_: shared)
+        patch.setattr("paceline.cache.function.memo.Table", lambda *_: shared)
         with pytest.raises(AssertionError):
             test_functions_share_a_cache_and_no_results(cache)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "paceline.cache.function_keys.FunctionKeys.key",
+            "paceline.cache.function.keys.FunctionKeys.key",
             lambda self, args, kwargs: (args, tuple(kwargs.items())),
         )
-        patch.setattr("paceline.cache.wrappers._TEMPLATES", {})
+        patch.setattr("paceline.cache.function.wrappers._TEMPLATES", {})
         with pytest.raises(AssertionError):
             test_a_cached_function_runs_once(cache)
     with monkeypatch.context() as patch:
@@ -412,7 +412,7 @@ def test_the_ways_to_get_it_wrong_are_caught(
         with pytest.raises(AssertionError):
             test_callers_cannot_change_each_others_results(cache)
     with monkeypatch.context() as patch:
-        patch.setattr("paceline.cache.memory.MemoryTier.outdated", lambda *_, **__: False)
+        patch.setattr("paceline.cache.memory.tier.MemoryTier.outdated", lambda *_, **__: False)
         with pytest.raises(AssertionError):
             test_a_removal_meanwhile_is_respected(cache)
 

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.cache.entry import PLAIN, About, Entry
-from paceline.cache.holdings import Table
-from paceline.cache.memory import NEVER_NS, MemoryTier, lifetime_ns
+from paceline.cache.memory.holdings import Table
+from paceline.cache.memory.sizes import size_of
+from paceline.cache.memory.tier import NEVER_NS, MemoryTier, lifetime_ns
 from paceline.cache.policies import POLICIES
-from paceline.cache.sizes import size_of
 from paceline.clock import SystemClock
 from paceline.errors import InvalidInputError
 from paceline.testing.virtual_time import VirtualClock
@@ -279,7 +279,7 @@ def test_what_is_kept_of_expiries_is_bounded() -> None:
 
 def test_expiries_that_are_never_tidied_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound above fails if nothing is dropped before its time."""
-    monkeypatch.setattr("paceline.cache.expiry.Expiries._tidy", lambda _: None)
+    monkeypatch.setattr("paceline.cache.memory.expiry.Expiries._tidy", lambda _: None)
     with pytest.raises(AssertionError):
         test_what_is_kept_of_expiries_is_bounded()
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from paceline.cache.disk import DiskTier
+from paceline.cache.disk.tier import DiskTier
 from paceline.testing.virtual_time import VirtualClock
 
 _HOUR = 3_600 * 1_000_000_000

@@ -9,9 +9,9 @@ import pytest
 
 from paceline.balance.gate import Gate
 from paceline.balance.retry import RetryPolicy
-from paceline.cache.disk import DiskTier
+from paceline.cache.disk.tier import DiskTier
 from paceline.cache.generations import Generations
-from paceline.cache.memory import MemoryTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.snapshot import Snapshot
 from paceline.cache.tiered import Freshness, ResultCache
 from paceline.call import Call, Caller, Effect, Kind, Outcome, Plan, Priority, Scope, Source

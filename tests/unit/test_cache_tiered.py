@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from paceline.cache.disk import DiskTier
-from paceline.cache.memory import MemoryTier
+from paceline.cache.disk.tier import DiskTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.snapshot import Form, Snapshot
 from paceline.cache.tiered import ResultCache
 from paceline.call import Source
@@ -403,8 +403,8 @@ def test_a_second_process_hits(tmp_path: Path) -> None:
     """What one process stored, a second one finds after the first is gone. (S0-46, S0-75)"""
     code = (
         "import sys, pathlib\n"
-        "from paceline.cache.disk import DiskTier\n"
-        "from paceline.cache.memory import MemoryTier\n"
+        "from paceline.cache.disk.tier import DiskTier\n"
+        "from paceline.cache.memory.tier import MemoryTier\n"
         "from paceline.cache.tiered import ResultCache\n"
         "from paceline.testing.virtual_time import VirtualClock\n"
         "clock = VirtualClock()\n"

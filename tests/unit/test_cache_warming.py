@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.cache.disk import DiskTier
-from paceline.cache.disk_reader import DiskReader
+from paceline.cache.disk.reader import DiskReader
+from paceline.cache.disk.tier import DiskTier
 from paceline.cache.entry import About
 from paceline.cache.generations import SLOTS, Generations
-from paceline.cache.memory import MemoryTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.snapshot import Snapshot
 from paceline.cache.warm_start import warm_start
 from paceline.cache.warming import Candidate, Use, ranked

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.cache import wrappers
-from paceline.cache.decorator import Options, cached
+from paceline.cache.function import wrappers
+from paceline.cache.function.decorator import Options, cached
 from paceline.cache.lru import LRUCache
 from paceline.errors import InvalidInputError, UnkeyableError
 from paceline.testing.virtual_time import VirtualClock, run

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from paceline.cache.decorator import cached
+from paceline.cache.function.decorator import cached
 from paceline.cache.lru import LRUCache
 from paceline.testing.virtual_time import VirtualClock, run
 
@@ -425,15 +425,15 @@ def test_lost_guards_are_caught(
     """The checks above fail if a flight is joined after a removal, if errors are kept that are
     no errors, and if anybody renews a stale result."""
     with monkeypatch.context() as patch:
-        patch.setattr("paceline.cache.memo.AsyncMemo._leave_outdated", lambda *_: None)
+        patch.setattr("paceline.cache.function.memo.AsyncMemo._leave_outdated", lambda *_: None)
         with pytest.raises(AssertionError):
             test_a_removal_in_flight(clock, lambda read: read.invalidate(1))
     with monkeypatch.context() as patch:
-        patch.setattr("paceline.cache.invalidations.Invalidations.concern", lambda *_: True)
+        patch.setattr("paceline.cache.memory.invalidations.Invalidations.concern", lambda *_: True)
         with pytest.raises(AssertionError):
             test_a_removal_of_something_else_disturbs_no_flight(clock)
     with monkeypatch.context() as patch:
-        patch.setattr("paceline.cache.memo.Memo.serves_stale", lambda *_: False)
+        patch.setattr("paceline.cache.function.memo.Memo.serves_stale", lambda *_: False)
         with pytest.raises(AssertionError):
             test_stale_results_are_served_while_they_are_renewed(cache)
     with monkeypatch.context() as patch:

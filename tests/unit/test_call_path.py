@@ -13,7 +13,7 @@ import pytest
 from paceline.balance.gate import Gate
 from paceline.balance.retry import RetryBudget, RetryPolicy
 from paceline.cache.generations import Generations
-from paceline.cache.memory import MemoryTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.tiered import ResultCache
 from paceline.call import (
     Call,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.cache.disk import DiskTier
-from paceline.cache.memory import MemoryTier
+from paceline.cache.disk.tier import DiskTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.errors import StorageError
 from paceline.testing.cache_backend import Do, Factory, Manners, Step, Subject
 from paceline.testing.linearizability import Event, disordered, record

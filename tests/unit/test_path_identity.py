@@ -10,11 +10,11 @@ import pytest
 
 from paceline.balance.gate import Gate
 from paceline.balance.retry import RetryPolicy
-from paceline.cache.disk import DiskTier
+from paceline.cache.disk.tier import DiskTier
 from paceline.cache.entry import About
 from paceline.cache.generations import Generations
 from paceline.cache.hints import mcp_hints
-from paceline.cache.memory import MemoryTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.snapshot import Snapshot
 from paceline.cache.tiered import ResultCache, scope_text
 from paceline.cache.write_history import WriteHistory

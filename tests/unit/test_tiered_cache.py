@@ -17,11 +17,11 @@ from hypothesis.stateful import (
 )
 from hypothesis.strategies import permutations, sampled_from
 
-from paceline.cache import levels
-from paceline.cache.decorator import cached
-from paceline.cache.levels import IndexedLevel, Kept
-from paceline.cache.tier_stack import TierStack
-from paceline.cache.tiered_cache import CacheTier, TieredCache
+from paceline.cache.function.decorator import cached
+from paceline.cache.stack import levels
+from paceline.cache.stack.cache import CacheTier, TieredCache
+from paceline.cache.stack.levels import IndexedLevel, Kept
+from paceline.cache.stack.stack import TierStack
 from paceline.errors import CodecError, InvalidInputError, StorageError, UnkeyableError
 from paceline.testing.virtual_time import VirtualClock
 

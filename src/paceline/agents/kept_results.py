@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol, final
 import msgspec
 
 from paceline.cache.entry import About
-from paceline.cache.memory import MemoryTier
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.snapshot import Form, Snapshot
 from paceline.call import Source
 from paceline.clock import Clock
@@ -43,7 +43,7 @@ class _Listed(Protocol):
 
 
 class SharedResults(Protocol):
-    """Where machines share results; see `paceline.cache.redis_tier`. Whatever is wrong there is
+    """Where machines share results; see `paceline.cache.redis.tier`. Whatever is wrong there is
     a miss, and no method raises."""
 
     async def get(self, key: bytes) -> _Stored | None:

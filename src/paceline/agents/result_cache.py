@@ -11,7 +11,7 @@ from paceline.agents.call_log import CallLog, Execution
 from paceline.agents.kept_results import Hit, KeptResult, KeptResults, SharedResults
 from paceline.cache.flight import SingleFlight
 from paceline.cache.keys import digest
-from paceline.cache.memory import MemoryStats, lifetime_ns
+from paceline.cache.memory.tier import MemoryStats, lifetime_ns
 from paceline.call import Caller, Scope, ScopeLevel, Source
 from paceline.clock import Clock, SystemClock
 from paceline.errors import InvalidInputError

@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Generic, TypeVar, final
 
-from paceline.cache.disk import DiskTier
-from paceline.cache.leases import FileLeases, Lease
+from paceline.cache.disk.leases import FileLeases, Lease
+from paceline.cache.disk.tier import DiskTier
 from paceline.cache.shared import SharedLease, SharedTier
 from paceline.clock import Clock
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import msgspec
 
 if TYPE_CHECKING:
-    from paceline.cache.memory import Table
+    from paceline.cache.memory.tier import Table
     from paceline.cache.snapshot import Form
 
 __all__ = ["PLAIN", "About", "Entry", "FullEntry", "Terms"]

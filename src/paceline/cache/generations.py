@@ -5,7 +5,7 @@ gives each of its tags a new stamp, and every result of before is out of reach a
 processes of this state directory; nothing is searched and nothing deleted. Tags share 4096
 slots by hash: a collision invalidates too much, never too little.
 
-Several hosts share stamps through a server (`paceline.cache.redis_generations`), and a stamp
+Several hosts share stamps through a server (`paceline.cache.redis.generations`), and a stamp
 says by its value where it comes from:
 
 * below 2**53: given out by the server, which counts upwards. A later one replaces an earlier

@@ -37,7 +37,7 @@ class SharedLease(Protocol):
 class SharedTier(Protocol):
     """The cold tier. Never fails and never takes long: whatever is wrong is a miss.
 
-    See `paceline.cache.redis_tier`.
+    See `paceline.cache.redis.tier`.
     """
 
     async def get(self, key: bytes) -> Found | None:

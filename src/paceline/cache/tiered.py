@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple, final
 import msgspec
 
 from paceline.cache.claims import Claims
-from paceline.cache.disk import DiskTier
+from paceline.cache.disk.leases import FileLeases
+from paceline.cache.disk.tier import DiskTier
 from paceline.cache.entry import PLAIN, About, Entry
-from paceline.cache.leases import FileLeases
-from paceline.cache.memory import NEVER_NS, MemoryTier, lifetime_ns
+from paceline.cache.memory.tier import NEVER_NS, MemoryTier, lifetime_ns
 from paceline.cache.shared import Found, SharedTier
 from paceline.cache.snapshot import Snapshot
 from paceline.cache.statistics import Totals

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from paceline.cache.disk_reader import DiskReader
-from paceline.cache.disk_rows import Found
-from paceline.cache.memory import MemoryTier
+from paceline.cache.disk.reader import DiskReader
+from paceline.cache.disk.rows import Found
+from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.snapshot import Form, Snapshot
 
 __all__ = ["warm_start"]

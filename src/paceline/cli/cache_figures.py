@@ -9,7 +9,7 @@ from typing import Final, final
 
 import msgspec
 
-from paceline.cache.disk_reader import DiskReader, Share
+from paceline.cache.disk.reader import DiskReader, Share
 from paceline.call import Source
 from paceline.cli.cache import counted, short_time
 from paceline.cli.output import OK, json_line, line, table

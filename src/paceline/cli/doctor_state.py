@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from paceline.cache.disk_rows import VERSION
+from paceline.cache.disk.rows import VERSION
 from paceline.cache.generations import Generations
 from paceline.cli.finding import Finding, checked
 from paceline.database import Schema, connect, storage_errors

@@ -6,10 +6,10 @@ from typing import Final, Literal, NamedTuple, final
 
 import msgspec
 
-from paceline.cache.disk_reader import DiskReader, bounds
-from paceline.cache.disk_rows import Listed, Order
+from paceline.cache.disk.reader import DiskReader, bounds
+from paceline.cache.disk.rows import Listed, Order
 from paceline.cache.entry import PLAIN, About, Entry
-from paceline.cache.memory import NEVER_NS, MemoryTier
+from paceline.cache.memory.tier import NEVER_NS, MemoryTier
 from paceline.cache.snapshot import Snapshot
 from paceline.cache.statistics import Totals
 from paceline.clock import Clock

@@ -8,12 +8,12 @@ from typing import Any, Final, Literal, Self, TypedDict, Unpack, final
 import msgspec
 
 from paceline.cache.entry import PLAIN, About, Entry
-from paceline.cache.levels import DiskShelf, IndexedLevel, Kept, Level
-from paceline.cache.memory import NEVER_NS, Table, lifetime_ns
+from paceline.cache.memory.tier import NEVER_NS, Table, lifetime_ns
 from paceline.cache.snapshot import Form, hold, thaw
+from paceline.cache.stack.levels import DiskShelf, IndexedLevel, Kept, Level
+from paceline.cache.stack.stack import TierStack
+from paceline.cache.stack.store import Store, StoreLevel
 from paceline.cache.statistics import Totals, Windows
-from paceline.cache.store_level import Store, StoreLevel
-from paceline.cache.tier_stack import TierStack
 from paceline.clock import Clock, SystemClock
 from paceline.errors import InvalidInputError
 

@@ -11,7 +11,7 @@ from typing import Any, Final, final
 
 import msgspec
 
-from paceline.cache.disk_rows import (
+from paceline.cache.disk.rows import (
     GET,
     HOTTEST,
     SIZES,

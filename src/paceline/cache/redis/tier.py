@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Self, final
 import msgspec
 
 from paceline.cache.entry import PLAIN, About
-from paceline.cache.redis_address import RedisAddress
-from paceline.cache.redis_generations import RedisGenerations
-from paceline.cache.redis_lease import Lease, LeaseAsk, Watchers
-from paceline.cache.redis_link import RedisLink
-from paceline.cache.redis_reads import Counts, Reads
-from paceline.cache.redis_record import Found, Kept, pack, peek
-from paceline.cache.redis_wire import LOST, Wire, is_error, items, pack_command
+from paceline.cache.redis.address import RedisAddress
+from paceline.cache.redis.generations import RedisGenerations
+from paceline.cache.redis.lease import Lease, LeaseAsk, Watchers
+from paceline.cache.redis.link import RedisLink
+from paceline.cache.redis.reads import Counts, Reads
+from paceline.cache.redis.record import Found, Kept, pack, peek
+from paceline.cache.redis.wire import LOST, Wire, is_error, items, pack_command
 from paceline.clock import Clock
 from paceline.errors import ConfigError, StorageError, UsageError
 

@@ -16,15 +16,15 @@ from typing import (
     overload,
 )  # fmt: skip
 
-from paceline.cache.function_keys import FunctionKeys
-from paceline.cache.memo import AsyncMemo, CacheInfo, Rules, SyncMemo
-from paceline.cache.memory import lifetime_ns
-from paceline.cache.wrappers import Shape, wrap
+from paceline.cache.function.keys import FunctionKeys
+from paceline.cache.function.memo import AsyncMemo, CacheInfo, Rules, SyncMemo
+from paceline.cache.function.wrappers import Shape, wrap
+from paceline.cache.memory.tier import lifetime_ns
 from paceline.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from paceline.cache.lru import LRUCache
-    from paceline.cache.tiered_cache import TieredCache
+    from paceline.cache.stack.cache import TieredCache
 
 __all__ = ["CachedFunction", "Options", "cached"]
 

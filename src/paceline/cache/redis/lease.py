@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Generator
 from typing import Any, Final, Self, final
 
-from paceline.cache.redis_wire import Wire, is_error, pack_command
+from paceline.cache.redis.wire import Wire, is_error, pack_command
 
 __all__ = ["Lease", "LeaseAsk", "Watchers"]
 

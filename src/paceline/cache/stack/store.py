@@ -4,9 +4,9 @@ import logging
 from collections.abc import Hashable
 from typing import Any, Final, Protocol, final
 
-from paceline.cache.levels import Kept, Meant, Spill, payload_of, remaining_ns, unpacked
-from paceline.cache.memory import NEVER_NS
-from paceline.cache.redis_record import Unusable, pack, unpack
+from paceline.cache.memory.tier import NEVER_NS
+from paceline.cache.redis.record import Unusable, pack, unpack
+from paceline.cache.stack.levels import Kept, Meant, Spill, payload_of, remaining_ns, unpacked
 from paceline.clock import Clock
 from paceline.errors import StorageError
 

@@ -8,9 +8,9 @@ from typing import Any, Final, Protocol, final
 
 import msgspec
 
-from paceline.cache.disk import DiskTier
+from paceline.cache.disk.tier import DiskTier
 from paceline.cache.entry import About, Entry
-from paceline.cache.memory import NEVER_NS, MemoryTier
+from paceline.cache.memory.tier import NEVER_NS, MemoryTier
 from paceline.cache.snapshot import Form, Snapshot
 from paceline.clock import Clock
 from paceline.codec import decode

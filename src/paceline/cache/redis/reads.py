@@ -6,8 +6,8 @@ from typing import Any, Final, final
 
 import msgspec
 
-from paceline.cache.redis_record import Found, Unusable, unpack
-from paceline.cache.redis_wire import LOST, Wire, is_error, items, pack_command
+from paceline.cache.redis.record import Found, Unusable, unpack
+from paceline.cache.redis.wire import LOST, Wire, is_error, items, pack_command
 from paceline.clock import Clock
 
 __all__ = ["Counts", "Reads"]

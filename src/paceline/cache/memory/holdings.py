@@ -4,7 +4,7 @@ from collections import deque
 from typing import Any, Final, Literal, final, get_args
 
 from paceline.cache.entry import Entry
-from paceline.cache.expiry import Expiries
+from paceline.cache.memory.expiry import Expiries
 from paceline.cache.policies.policy import MakePolicy
 
 __all__ = ["Holdings", "Ledger", "Reason", "Table", "ended", "name_of"]

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple, final
 
 import msgspec
 
-from paceline.cache.disk_rows import CLEAR, DELETE, Wanted, about_of
+from paceline.cache.disk.rows import CLEAR, DELETE, Wanted, about_of
 from paceline.cache.entry import About
 from paceline.database import BatchWriter
 

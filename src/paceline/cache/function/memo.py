@@ -8,16 +8,16 @@ import msgspec
 
 from paceline.cache.entry import PLAIN, About, Entry
 from paceline.cache.flight import SingleFlight, ThreadFlight
-from paceline.cache.function_keys import FunctionKeys, Instances
-from paceline.cache.holdings import Ledger, Table
-from paceline.cache.memory import lifetime_ns
+from paceline.cache.function.keys import FunctionKeys, Instances
+from paceline.cache.function.wrappers import Shortcut
+from paceline.cache.memory.holdings import Ledger, Table
+from paceline.cache.memory.tier import lifetime_ns
 from paceline.cache.snapshot import Form, again, thaw
-from paceline.cache.wrappers import Shortcut
 from paceline.errors import CodecError
 
 if TYPE_CHECKING:
     from paceline.cache.lru import LRUCache
-    from paceline.cache.tiered_cache import TieredCache
+    from paceline.cache.stack.cache import TieredCache
 
 __all__ = ["AsyncMemo", "CacheInfo", "Memo", "Rules", "SyncMemo"]
 
@@ -52,7 +52,7 @@ class CacheInfo(msgspec.Struct, frozen=True):
 
 
 class Rules(NamedTuple):
-    """How results of a function are kept; see `paceline.cache.decorator.cached`."""
+    """How results of a function are kept; see `paceline.cache.function.decorator.cached`."""
 
     ttl: float | Callable[[Any], float | None] | None
     tags: tuple[str, ...] | Callable[..., Iterable[str]]

@@ -13,9 +13,9 @@ import msgspec
 
 from paceline.cache.entry import PLAIN, About, Entry, FullEntry, Terms
 from paceline.cache.keys import digest
-from paceline.cache.levels import Kept, Level, payload_of, remaining_ns
-from paceline.cache.memory import MemoryTier, Table, name_of
+from paceline.cache.memory.tier import MemoryTier, Table, name_of
 from paceline.cache.snapshot import Form
+from paceline.cache.stack.levels import Kept, Level, payload_of, remaining_ns
 from paceline.clock import Clock
 from paceline.errors import CodecError
 

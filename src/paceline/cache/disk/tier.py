@@ -18,9 +18,10 @@ from typing import Any, Final, final
 
 import msgspec
 
-from paceline.cache.disk_files import Files, open_files, set_aside
-from paceline.cache.disk_room import Room
-from paceline.cache.disk_rows import (
+from paceline.cache.disk.files import Files, open_files, set_aside
+from paceline.cache.disk.removals import Condition, Hiding, Removals
+from paceline.cache.disk.room import Room
+from paceline.cache.disk.rows import (
     GET,
     GET_MANY,
     HOLDS,
@@ -43,7 +44,6 @@ from paceline.cache.disk_rows import (
     unpack,
 )
 from paceline.cache.entry import PLAIN, About
-from paceline.cache.removals import Condition, Hiding, Removals
 from paceline.clock import Clock
 from paceline.database import BatchWriter, Schema, storage_errors
 from paceline.errors import Category, CorruptStoreError, InvalidInputError, StorageError

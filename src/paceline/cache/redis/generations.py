@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, final
 
 from paceline.cache.generations import SLOTS, STAMP, Generations
-from paceline.cache.redis_wire import LOST, Wire, is_error, pack_command
+from paceline.cache.redis.wire import LOST, Wire, is_error, pack_command
 
 __all__ = ["RedisGenerations"]
 

@@ -10,13 +10,13 @@ from typing import Final, Generic, TypeVar, final
 import msgspec
 
 from paceline.cache.entry import PLAIN, About, Entry, FullEntry, Terms
-from paceline.cache.holdings import Holdings, Ledger, Reason, Table, ended, name_of
-from paceline.cache.invalidations import Invalidations
+from paceline.cache.memory.holdings import Holdings, Ledger, Reason, Table, ended, name_of
+from paceline.cache.memory.invalidations import Invalidations
+from paceline.cache.memory.sizes import ENTRY_BYTES, size_of
+from paceline.cache.memory.turn import Turn
 from paceline.cache.policies.lru import LRU
 from paceline.cache.policies.policy import MakePolicy
-from paceline.cache.sizes import ENTRY_BYTES, size_of
 from paceline.cache.snapshot import Form
-from paceline.cache.turn import Turn
 from paceline.clock import Clock
 from paceline.errors import InvalidInputError
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, final
 
 from paceline.breaker import Breaker, BreakerState
-from paceline.cache.redis_address import RedisAddress
-from paceline.cache.redis_wire import LOST, Wire, is_error
+from paceline.cache.redis.address import RedisAddress
+from paceline.cache.redis.wire import LOST, Wire, is_error
 from paceline.clock import Clock
 from paceline.errors import Category, StorageError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from paceline.cache.disk_rows import GET
+from paceline.cache.disk.rows import GET
 from paceline.database import BatchWriter, Schema, connect, storage_errors
 from paceline.errors import Category, CorruptStoreError, StorageError
 

@@ -1,0 +1,1 @@
+"""The hot tier: results in this process."""

@@ -1,0 +1,1 @@
+"""The cold tier: results in Redis or Valkey, which machines share, with their generations."""
