@@ -40,7 +40,7 @@ BENCHMARKS: Final = {
     "disk": Benchmark("disk", "the disk tier beside bare SQLite", _LEAST),
     "redis": Benchmark("redis", "the shared tier beside its client and the server", _LEAST),
     "generations": Benchmark("generations", "a write that makes results stale", _LEAST),
-    "tool_results": Benchmark("tool_results", "wrong answers on recorded runs of agents", _LEAST),
+    "tool_results": Benchmark("tool_results", "wrong answers on recorded runs of agents", _OWN),
     "tiers": Benchmark("cache", "a hit in each tier, and a key", _LEAST),
     "metrics": Benchmark("metrics", "recording a call", {}),
     "registry": Benchmark("registry", "looking up and loading agents", {}),

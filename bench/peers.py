@@ -9,6 +9,7 @@ __all__ = ["ROOT", "peer_python"]
 
 ROOT = Path(__file__).parent.parent
 _PEERS = ROOT / "bench" / "peers.txt"
+_ALONE = ROOT / "bench" / "peers-alone.txt"  # of which nothing they depend on is used
 _OURS = ROOT / "requirements" / "run.txt"
 
 
@@ -19,7 +20,8 @@ def peer_python(directory: Path = ROOT / ".venv-peers") -> Path:
     of ours in it with `-m`, in the folder `ROOT`.
     """
     python = directory / "bin" / "python"
-    made_of = hashlib.sha256(_PEERS.read_bytes() + _OURS.read_bytes()).hexdigest()
+    files = (_PEERS, _ALONE, _OURS)
+    made_of = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     stamp = directory / "made-of"
     if not stamp.exists() or stamp.read_text() != made_of:
         print(f"setting up {directory.name} with the peers (once, about a minute)", flush=True)
@@ -35,5 +37,6 @@ def peer_python(directory: Path = ROOT / ".venv-peers") -> Path:
         subprocess.run([*pip, "--require-hashes", "-r", _OURS], check=True)
         subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", ROOT], check=True)
         subprocess.run([*pip, "-r", _PEERS], check=True)
+        subprocess.run([*pip, "--no-deps", "-r", _ALONE], check=True)
         stamp.write_text(made_of)
     return python

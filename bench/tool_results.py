@@ -7,12 +7,15 @@ is counted apart. Errors are never kept.
 """
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 from typing import Protocol, final
 
 import msgspec
 
+from bench.peers import ROOT, peer_python
 from bench.tool_effects import effect_of
 from bench.tool_runs import Run, Runs, Step, bfcl_full, bfcl_given, tau_airline
 from paceline.cache.generations import Generations
@@ -245,8 +248,21 @@ def _again(runs: list[Run], times: int) -> Iterator[Run]:
             yield msgspec.structs.replace(run_, id=f"{run_.id} {number}")
 
 
-def run(rounds: int = ROUNDS) -> dict[str, object]:
-    """By set and rule: reads, hit rate, wrong and unproven hits, microseconds a call."""
+def run(rounds: int = ROUNDS, *, peers: bool = True) -> dict[str, object]:
+    """By set and rule: reads, hit rate, wrong and unproven hits, microseconds a call.
+
+    With `peers` in their environment, which has the simulators of the whole of BFCL.
+    """
+    if not peers:
+        return _figures(rounds)
+    done = subprocess.run(
+        [peer_python(), "-m", "bench.tool_results", "--json", str(rounds)],
+        cwd=ROOT, check=True, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    return msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, object])
+
+
+def _figures(rounds: int) -> dict[str, object]:
     figures: dict[str, object] = {}
     for name, runs in _sets():
         rows: dict[str, object] = {}
@@ -259,8 +275,11 @@ def run(rounds: int = ROUNDS) -> dict[str, object]:
     return figures
 
 
-def main() -> None:
-    """Prints the figures."""
+def main(arguments: list[str]) -> None:
+    """Prints the figures; with arguments, what `run` asks of a process of its own."""
+    if arguments:
+        print(msgspec.json.encode(_figures(int(arguments[1]))).decode())
+        return
     for name, runs in _sets():
         print(f"{name}: {len(runs.runs)} runs")
         for title, make in rules():
@@ -273,4 +292,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
