@@ -118,6 +118,11 @@ class Runtime:
 
         `config` is the file the settings came from: host commands may not change it.
         """
+        if not isinstance(settings, Settings | None):
+            raise InvalidInputError(
+                f"settings are a {type(settings).__name__}, not Settings",
+                next_step="Make them with paceline.config.load(overrides={...}).",
+            )
         self.settings = settings or Settings()
         self.notices: list[str] = []
         """What is not as it should be but did not stop the runtime, in words for a person."""

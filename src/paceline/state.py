@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self, final
 from paceline.cache.disk.leases import FileLeases
 from paceline.cache.disk.reader import DiskReader
 from paceline.cache.disk.tier import DiskTier
+from paceline.cache.entry import Entry
 from paceline.cache.generations import Generations
 from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.policies import POLICIES
@@ -79,7 +80,11 @@ class State:
 
     async def __aenter__(self) -> Self:
         if self._shared is not None:
-            await self._shared.__aenter__()
+            try:
+                await self._shared.__aenter__()
+            except BaseException:  # nobody is going to close what is open already
+                self._close()
+                raise
         self._working = asyncio.gather(self._tidy(), self._load())
         return self
 
@@ -151,9 +156,15 @@ class State:
             clock=clock,
             max_bytes=wanted.hot_bytes or None,
             policy=POLICIES[wanted.policy],
-            on_evict=lambda entry: self.cache.demote(entry),  # noqa: PLW0108 (is made below)
+            on_evict=self._demote,
             rng=self._rng,
         )
+
+    def _demote(self, entry: Entry) -> None:
+        """What memory has no room for goes down, unless another process removed something since
+        we looked: it may be this, which is not to come back."""
+        if self.generations.read((_REMOVED,)) == self._last_removal:
+            self.cache.demote(entry)
 
     def _open_cache(self, clock: Clock, redactor: Redactor) -> ResultCache:
         wanted = self._settings.cache

@@ -4,12 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paceline import Runtime, Source, SyncRuntime
+from paceline.cli.cache import short_time
 from paceline.config import load
 from tests.e2e.command_line import Cli, process
 
@@ -101,11 +103,9 @@ def test_results_are_listed_and_shown(cli: Cli) -> None:
     assert (data["name"], data["value"]) == ("echo", ("a long text " * 20).upper())
 
 
-@pytest.mark.parametrize(
-    ("key", "word"), [("", "several"), ("0" * 64, "no result"), ("not-a-key", "hexadecimal")]
-)
+@pytest.mark.parametrize(("key", "word"), [("0" * 64, "no result"), ("not-a-key", "hexadecimal")])
 def test_a_key_has_to_be_clear(cli: Cli, key: str, word: str) -> None:
-    """A key of no result, or of more than one, is told on standard error; the code is 1."""
+    """A key of no result is told on standard error; the code is 1."""
     for text in ("a", "b"):
         cli("run", "echo", text)
     for command in (("get", key), ("invalidate", "--key", key)):
@@ -113,6 +113,18 @@ def test_a_key_has_to_be_clear(cli: Cli, key: str, word: str) -> None:
         assert (said.code, said.out) == (1, "")
         assert word in said.err
     assert len(kept(cli)) == 2
+
+
+def test_a_beginning_of_two_keys_is_not_enough(cli: Cli) -> None:
+    """The beginning of more than one key is told on standard error; the code is 1."""
+    for number in range(17):  # more than a first digit can tell apart
+        cli("run", "echo", str(number))
+    first = Counter(result["key"][0] for result in kept(cli)).most_common(1)[0][0]
+    for command in (("get", first), ("invalidate", "--key", first)):
+        said = cli("cache", *command)
+        assert (said.code, said.out) == (1, "")
+        assert "several" in said.err
+    assert len(kept(cli)) == 17
 
 
 def test_each_way_of_invalidating(cli: Cli, place: Path) -> None:
@@ -243,6 +255,41 @@ def test_a_damaged_file_is_explained(cli: Cli, place: Path) -> None:
         assert said.code == 1
         assert "cache.db" in said.err
     assert (place / ".paceline" / "cache.db").read_bytes().startswith(b"no database")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("get", ""),
+        ("clear", ""),
+        ("invalidate", ""),
+        ("invalidate", "--agent", ""),
+        ("invalidate", "--prefix", ""),
+        ("invalidate", "--key", ""),
+    ],
+)
+def test_an_empty_name_takes_nothing_away(cli: Cli, arguments: tuple[str, ...]) -> None:
+    """A variable that a script forgot to set is an error, and never stands for a result or all."""
+    cli("run", "echo", "a")
+    done = cli("cache", *arguments)
+    assert done.code != 0
+    assert "next:" in done.err
+    assert len(kept(cli)) == 1
+
+
+def test_figures_are_readable(cli: Cli) -> None:
+    """Neither a small file nor a time just below a second is shown as nothing or as a power."""
+    cli("run", "echo", "a")
+    assert "0.0 MiB" not in cli("cache", "stats").out
+    assert "KiB" in cli("cache", "stats").out
+    assert [short_time(s) for s in (0.0123, 0.999, 0.9999)] == ["12.3 ms", "999 ms", "1 s"]
+
+
+def test_past_calls_are_warmed_for_nobody_else(cli: Cli) -> None:
+    """`--user` with `--from-history`, which would be ignored, is refused."""
+    done = cli("cache", "warm", "--from-history", "3", "--user", "bob")
+    assert done.code == 2
+    assert "--user" in done.err
 
 
 def test_the_commands_are_listed(cli: Cli) -> None:

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import contextvars
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -454,7 +456,8 @@ def test_work_that_never_began_keeps_nobody_waiting() -> None:
         work = _Work()
         waiters = [asyncio.create_task(flight.run("k", work)) for _ in range(2)]
         await asyncio.sleep(0)
-        inner = next(iter(flight._tasks))
+        inner = next(iter(flight._flights.values())).task
+        assert inner is not None
         inner.cancel()
         got = await _settle(waiters)
         assert all(isinstance(result, asyncio.CancelledError) for result in got)
@@ -482,7 +485,7 @@ def test_work_behind_goes_on_without_waiters() -> None:
         failing = _Work(OSError("broken"))
         flight.start("k", failing)
         await asyncio.sleep(2)
-        assert (failing.started, len(flight), len(flight._tasks)) == (1, 0, 0)
+        assert (failing.started, len(flight), len(flight._strays)) == (1, 0, 0)
 
     run(main())
 
@@ -506,6 +509,63 @@ def test_a_forgotten_flight_serves_those_who_wait() -> None:
         assert len(flight) == 0
 
     run(main())
+
+
+def test_closing_ends_forgotten_work() -> None:
+    """close cancels work that was forgotten, too, and waits for its end."""
+
+    async def main() -> None:
+        flight = SingleFlight[str, str]()
+        work = _Work()
+        waiter = asyncio.create_task(flight.run("k", work))
+        await asyncio.sleep(0.5)
+        flight.forget("k")
+        await flight.close()
+        assert (work.finished, work.cancelled) == (0, 1)
+        await _settle([waiter])
+        assert waiter.cancelled()
+        assert len(flight._strays) == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [None, OSError, SystemExit])
+def test_a_flight_leaves_nothing_behind(kind: type[BaseException] | None) -> None:
+    """Work that came to an end is freed at once, without the garbage collector, and none of what
+    it raised is reported as never retrieved."""
+    told: list[dict[str, Any]] = []
+
+    class Result:
+        """What can be watched."""
+
+    async def main() -> "weakref.ref[Result]":
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+        flight = SingleFlight[str, Result]()
+
+        async def make() -> Result:
+            if kind is not None:
+                raise kind
+            return Result()
+
+        flight.start("k", make)
+        if kind is not None:
+            await asyncio.sleep(1)
+            raise kind
+        result, _ = await flight.run("k", make)
+        return weakref.ref(result)
+
+    gc.collect()
+    gc.disable()
+    try:
+        if kind is None:
+            assert run(main())() is None
+        else:
+            with contextlib.suppress(kind):
+                run(main())
+    finally:
+        gc.enable()
+    gc.collect()
+    assert told == []
 
 
 def test_an_eager_loop_is_served() -> None:

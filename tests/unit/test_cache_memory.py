@@ -616,7 +616,8 @@ def test_what_was_computed_before_a_removal_is_not_stored() -> None:
         lambda: tier.invalidate(prefix="k"),
         tier.clear,
         lambda: tier.clear(tier.main),
-        lambda: [tier.delete("j") for _ in range(257)],
+        lambda: [tier.delete(f"j{number}") for number in range(8_193)],
+        lambda: [tier.invalidate(tag="u") for _ in range(257)],
     ):
         assert not _late(tier, remove)
     for remove in (

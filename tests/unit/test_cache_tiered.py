@@ -395,8 +395,8 @@ def test_a_look_up_counts_once(pair: tuple[_Process, _Process]) -> None:
     mine, theirs = first.cache.totals, second.cache.totals
     assert (mine.hot_hits, mine.warm_hits, mine.misses, mine.hit_rate) == (1, 0, 1, 0.5)
     assert (theirs.hot_hits, theirs.warm_hits, theirs.misses, theirs.hit_rate) == (2, 1, 0, 1.0)
-    assert second.cache.snapshot().entries == 1
-    assert not any(second.cache.snapshot().evictions.values())
+    assert len(second.memory) == 1
+    assert not any(second.memory.removed.values())
 
 
 def test_a_second_process_hits(tmp_path: Path) -> None:

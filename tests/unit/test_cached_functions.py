@@ -350,3 +350,21 @@ def test_coroutines_are_made_by_the_call(cache: LRUCache) -> None:
         assert list(await asyncio.gather(power(10), power(10))) == [1024, 1024]
 
     run(main())
+
+
+def test_what_is_no_cache_is_named() -> None:
+    """Decorating without a cache, or with numbers that are none, says what to write instead."""
+    wrong: list[Any] = [lambda: 1, 60, {}, None]
+    for thing in wrong:
+        with pytest.raises(InvalidInputError, match="no cache") as refused:
+            cached(thing)
+        assert "LRUCache" in refused.value.next_step
+    for make in (
+        lambda: LRUCache("5"),  # type: ignore[arg-type]
+        lambda: LRUCache(1.5),  # type: ignore[arg-type]
+        lambda: LRUCache(5, max_bytes=-1),
+        lambda: LRUCache(5, "60"),  # type: ignore[arg-type]
+        lambda: cached(LRUCache(5), "5"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidInputError):
+            make()

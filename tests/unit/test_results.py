@@ -1,6 +1,7 @@
 """What is cached: looked at, taken away and made ahead, through `runtime.results`."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,8 +197,13 @@ async def test_a_result_is_shown_by_the_beginning_of_its_key(make: Make) -> None
             shown = await runtime.results.get(one.key[:digits])
             assert shown.result.key == one.key
             assert shown.value == (await runtime.run("reads", one.summary)).value
+        beginnings = Counter(kept.key[0] for kept in await runtime.results.entries())
         with pytest.raises(UsageError, match="several"):
+            await runtime.results.get(beginnings.most_common(1)[0][0])
+        with pytest.raises(UsageError, match="no key"):
             await runtime.results.get("")
+        with pytest.raises(UsageError, match="empty prefix"):
+            await runtime.results.remove(prefix="")
         with pytest.raises(UsageError, match="no result"):
             await runtime.results.get("0" * 64)
         with pytest.raises(UsageError, match="beginning of a key"):

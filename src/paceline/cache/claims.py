@@ -52,11 +52,15 @@ class Claims(Generic[T]):
         """Gives what others computed meanwhile, by `look` here or by `fetch` from elsewhere; or
         None, holding the leases that were free, until the block ends."""
         lease, remote, kept = None, None, None
+        end_ns = self._clock.monotonic_ns() + round(self._patience_s * 1e9)
         try:
             lease, kept = await self._local(key, look, wait=wait)
+            if lease is not None and wait:  # held already: it is let go of whatever happens
+                kept = look()  # another may have come to its end since the caller looked
             if kept is None and wait and self._shared is not None:
                 remote = await self._shared.lease(key, self._patience_s)
-                if remote is None and await self._shared.wait(key, self._patience_s) is not None:
+                left_s = (end_ns - self._clock.monotonic_ns()) / 1e9
+                if remote is None and left_s > 0 and await self._shared.wait(key, left_s):
                     kept = await fetch()
             yield kept
         finally:
@@ -76,8 +80,7 @@ class Claims(Generic[T]):
                 key, look, patience_s=self._patience_s, clock=self._clock
             )
             return (found, None) if found is None or isinstance(found, Lease) else (None, found)
-        # Another may have come to its end since the caller looked.
-        return lease, look() if lease is not None and wait else None
+        return lease, None
 
     def _release(self, lease: Lease) -> None:
         """Not before what was put can be found."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
 from typing import Any, Generic, TypeVar, cast, final
 
 __all__ = ["SingleFlight", "ThreadFlight"]
@@ -24,12 +25,17 @@ class _Flight(Generic[V]):
     That takes half the time of `asyncio.shield`.
     """
 
-    __slots__ = ("error", "kept", "landed", "make", "task", "value", "waiters")
+    __slots__ = (
+        "begun", "error", "kept", "landed", "make", "task", "unbegun", "value", "waiters",
+    )  # fmt: skip
 
     def __init__(self, make: Callable[[], Coroutine[Any, Any, V]]) -> None:
         self.make = make
         self.task: asyncio.Task[None] | None = None
         self.waiters: set[asyncio.Future[None]] = set()
+        self.begun = False
+        self.unbegun: Callable[[asyncio.Task[None]], None] | None = None
+        """What is called if the task ends before it began."""
         self.landed = False
         self.kept = False
         """Whether it goes on when nobody waits."""
@@ -62,7 +68,7 @@ class SingleFlight(Generic[K, V]):
     def __init__(self, grace_s: float = 5.0) -> None:
         self._grace_s = grace_s
         self._flights: dict[Place, _Flight[V]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()  # those that are being abandoned, too
+        self._strays: set[asyncio.Task[None]] = set()  # which nobody can join any more
         self._closed = False
 
     def __len__(self) -> int:
@@ -106,13 +112,17 @@ class SingleFlight(Generic[K, V]):
 
     def forget(self, key: K) -> None:
         """Lets who comes from now on start anew; who waits gets what he waits for."""
-        self._flights.pop((asyncio.get_running_loop(), key), None)
+        place = (asyncio.get_running_loop(), key)
+        flight = self._flights.get(place)
+        if flight is not None:
+            self._let_stray(place, flight)
 
     async def close(self) -> None:
         """Cancels all work of this event loop and waits for its end; nothing starts any more."""
         self._closed = True
         loop = asyncio.get_running_loop()
-        tasks = {task for task in self._tasks if task.get_loop() is loop}
+        flying = [flight.task for flight in list(self._flights.values())]
+        tasks = {task for task in (*flying, *self._strays) if task and task.get_loop() is loop}
         for task in tasks:
             if not task.cancelling():  # else it is tidying up, which is not to be cut short
                 task.cancel()
@@ -121,11 +131,12 @@ class SingleFlight(Generic[K, V]):
 
     async def _leave(self, place: Place, flight: _Flight[V]) -> None:
         """Ends work that its last waiter has left."""
-        if flight.waiters or flight.landed or flight.kept or flight.task is None:
+        task = flight.task
+        if flight.waiters or flight.landed or flight.kept or task is None:
             return
-        self._remove(place, flight)
-        flight.task.cancel()
-        await self._end({flight.task})
+        self._let_stray(place, flight)
+        task.cancel()
+        await self._end({task})
 
     async def _end(self, tasks: set[asyncio.Task[None]]) -> None:
         """Waits until cancelled tasks have ended, within the grace."""
@@ -137,41 +148,59 @@ class SingleFlight(Generic[K, V]):
         if self._closed:
             raise asyncio.CancelledError("closed")
         flight = self._flights[place] = _Flight(make)
-        task = flight.task = asyncio.create_task(self._fly(place, flight))
-        self._tasks.add(task)
-
-        def landed(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                # Waiters have it. If there are none left, this is the only trace.
-                _log.debug("shared work failed", exc_info=error)
-            elif not flight.landed:  # cancelled before its first step
-                flight.error = asyncio.CancelledError()
-                self._settle(place, flight)
-
-        task.add_done_callback(landed)
+        task = flight.task = place[0].create_task(self._fly(place, flight))
+        if not flight.begun:
+            flight.unbegun = partial(self._end_unbegun, place, flight)
+            task.add_done_callback(flight.unbegun)
         return flight
 
     async def _fly(self, place: Place, flight: _Flight[V]) -> None:
+        flight.begun = True
+        if flight.task is not None and flight.unbegun is not None:
+            # A callback that is called takes a turn of the loop: a tenth of a whole flight.
+            flight.task.remove_done_callback(flight.unbegun)
+            flight.unbegun = None
         try:
             flight.value = await flight.make()
+        except Exception as exc:  # noqa: BLE001 (it is raised by whoever waits)
+            flight.error = exc
+            # Waiters have it. If there are none left, this is the only trace.
+            _log.debug("shared work failed", exc_info=exc)
         except BaseException as exc:
             flight.error = exc
+            if flight.task is not None:
+                flight.task.add_done_callback(_look_at)
             raise
         finally:
             # Here and not when the task's end is noticed: who comes after it starts anew.
             self._settle(place, flight)
 
+    def _end_unbegun(self, place: Place, flight: _Flight[V], _: asyncio.Task[None]) -> None:
+        """Lets nobody wait for work that was cancelled before its first step."""
+        flight.error = asyncio.CancelledError()
+        self._settle(place, flight)
+
     def _settle(self, place: Place, flight: _Flight[V]) -> None:
         flight.landed = True
-        self._remove(place, flight)
+        if self._flights.get(place) is flight:
+            del self._flights[place]
         for waiter in flight.waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _remove(self, place: Place, flight: _Flight[V]) -> None:
+    def _let_stray(self, place: Place, flight: _Flight[V]) -> None:
+        """Lets who comes from now on start anew, and remembers the task until it ends."""
         if self._flights.get(place) is flight:
             del self._flights[place]
+        if flight.task is not None:
+            self._strays.add(flight.task)
+            flight.task.add_done_callback(self._strays.discard)
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Tells the event loop that what ended a task is known."""
+    if not task.cancelled():
+        task.exception()
 
 
 @final

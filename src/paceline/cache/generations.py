@@ -271,6 +271,9 @@ def _open(
                     f"{path} is damaged or not ours",
                     next_step=f"Remove {path}; a new one is made. It holds no results.",
                 )
+            with contextlib.suppress(BlockingIOError):  # there are locks here, and another has it
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_UN)
             return mmap.mmap(file.fileno(), _SIZE), found, os.dup(file.fileno())
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or exc

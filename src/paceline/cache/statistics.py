@@ -60,9 +60,12 @@ class Totals(msgspec.Struct):
         return type(self)(*msgspec.structs.astuple(self))
 
     def since(self, earlier: "Totals") -> "Totals":
-        """What was added to `earlier` to make these."""
+        """What was added to `earlier` to make these.
+
+        At least 0: what was a miss then, and was found further down after it, is none now.
+        """
         pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(earlier), strict=True)
-        return Totals(*[later - before for later, before in pairs])
+        return Totals(*[max(0, later - before) for later, before in pairs])
 
 
 @final

@@ -20,18 +20,20 @@ from paceline.cache.disk.tier import DiskTier
 from paceline.cache.entry import PLAIN, About, Entry
 from paceline.cache.memory.tier import NEVER_NS, MemoryTier, lifetime_ns
 from paceline.cache.shared import Found, SharedTier
-from paceline.cache.snapshot import Snapshot
+from paceline.cache.snapshot import Form, Snapshot
 from paceline.cache.statistics import Totals
 from paceline.call import Scope, Source
 from paceline.clock import Clock
 from paceline.codec import decode
 from paceline.errors import CodecError
 
-__all__ = ["CacheStats", "Freshness", "Hit", "Kept", "ResultCache", "scope_text"]
+__all__ = ["Freshness", "Hit", "Kept", "ResultCache", "scope_text"]
 
 _log = logging.getLogger("paceline")
 _SUMMARY: Final = 120
 _LONG: Final = 4_000  # cut before it is read, so that no secret is cut in two where it shows
+_LONGEST_GRACE_NS: Final = NEVER_NS // 4
+"""36 years, so that it can be taken off again from the sum of it and a lifetime."""
 
 
 class Hit(NamedTuple):
@@ -70,15 +72,6 @@ class Freshness(msgspec.Struct, frozen=True, kw_only=True):
     lease_wait_s: float = 30.0
 
 
-class CacheStats(msgspec.Struct, frozen=True):
-    """What a cache has done and holds. `evictions` by reason."""
-
-    totals: Totals
-    entries: int
-    bytes: int
-    evictions: dict[str, int]
-
-
 @final
 class ResultCache:
     """The results of calls, by key. Every value handed out is the caller's own.
@@ -113,12 +106,13 @@ class ResultCache:
         self._rng = random.Random(clock.wall_ns()) if rng is None else rng  # noqa: S311 (spreads expiries; guards nothing)
         self._redact = redact
         self._sending: set[asyncio.Task[object]] = set()
-        self._foreign = 0
+        self.foreign = 0
+        """Values that were stored for others than their key says, and so were not used."""
 
     @property
-    def foreign(self) -> int:
-        """Values that were stored for others than their key says, and so were not used."""
-        return self._foreign
+    def epoch(self) -> int:
+        """Changes with every removal by request: see `put`."""
+        return self._memory.epoch
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -145,54 +139,52 @@ class ResultCache:
             self.totals.misses += 1
         return hit
 
-    def rescue(
-        self, key: bytes, result_type: Any = None, scope: Scope | None = None
-    ) -> Kept | None:
+    def rescue(self, key: bytes, result_type: Any = None, scope: Scope | None = None) -> Hit | None:
         """The expired result that may be served because computing it anew failed, or None."""
+        try:
+            found = self._rescued(key, result_type, scope)
+        except CodecError as exc:
+            _log.info("a stored result cannot be served in place of an error: %s", exc)
+            return None
+        if found is None:
+            return None
+        value, about, hot = found
+        self.totals.hot_hits += hot
+        self.totals.warm_hits += not hot
+        self.totals.stale += 1
+        self.totals.misses -= 1  # as which it was counted before it was computed
+        return self._counted(Hit(value, Source.STALE, about.cost_ns), about)
+
+    def _rescued(
+        self, key: bytes, result_type: Any, scope: Scope | None
+    ) -> tuple[Any, About, bool] | None:
+        """The value, what it is, and whether it was in memory."""
         entry = self._memory.find(key)
         if entry is not None and entry.terms is not None:
             if self._clock.monotonic_ns() >= entry.terms.rescue_ns:
                 return None
-            snapshot, about = entry.value, entry.terms.about
-        else:
-            found = self._look_warm(key, scope)
-            if found is None:
-                return None
-            fresh_ns = found.remaining_ns - _grace_ns(found.about)
-            if fresh_ns + found.about.rescue_ns <= 0:
-                return None
-            snapshot, about = _snapshot(found.value, result_type), found.about
-        try:
-            value = snapshot.thaw(result_type)
-        except CodecError:
+            return entry.value.thaw(result_type), entry.terms.about, True
+        found = self._look_warm(key, scope)
+        if found is None or _fresh_ns(found) + found.about.rescue_ns <= 0:
             return None
-        self.totals.stale += 1
-        return Kept(self._counted(Hit(value, Source.STALE, about.cost_ns), about), snapshot)
+        return decode(found.value, result_type), found.about, False
 
     async def fetch(
         self, key: bytes, result_type: Any = None, scope: Scope | None = None
     ) -> Kept | None:
-        """The result from the shared tier, kept here from now on; None if it has none."""
+        """The result from the shared tier, kept here from now on, unless it was removed while it
+        was asked for; None if it has none."""
+        since = self.epoch
         found = await self._shared.get(key) if self._shared is not None else None
         if found is None or self._is_foreign(found.about, scope):
             return None
-        fresh_ns = found.remaining_ns - _grace_ns(found.about)
-        if fresh_ns <= 0:
-            return None
-        try:
-            snapshot = _snapshot(found.value, result_type)
-            value = snapshot.thaw(result_type)
-        except CodecError as exc:
-            _log.info("a shared result is dropped: %s", exc)
-            return None
-        self._keep(key, snapshot, fresh_ns, found.about)
+        kept = self._taken(found, Source.COLD, result_type)
+        if kept is None or self._is_outdated(since, key, found.about):
+            return kept
+        self._keep(key, kept.snapshot, _fresh_ns(found), found.about)
         if self._disk is not None:
             self._disk.put(key, found.value, found.remaining_ns, found.about)
-        self.totals.cold_hits += 1
-        self.totals.misses -= 1  # as which it was counted before it came here
-        return Kept(
-            self._counted(Hit(value, Source.COLD, found.about.cost_ns), found.about), snapshot
-        )
+        return kept
 
     # -- storing ------------------------------------------------------------------------------
 
@@ -203,16 +195,22 @@ class ResultCache:
         ttl_s: float | None = None,
         result_type: Any = None,
         about: About = PLAIN,
+        *,
+        since: int | None = None,
     ) -> Snapshot | None:
         """Stores a result for `ttl_s` seconds (None: the default; 0: not at all).
 
-        Returns what was stored; None if nothing was. A value that has no encoding is kept in
+        Returns what was stored; None if nothing was. `since` is the `epoch` before the result was
+        computed: what was removed since is not brought back. A value that has no encoding is kept in
         memory only, and one that cannot be copied either is not kept. Raises InvalidInputError
         for a negative lifetime, and nothing else, whatever the value's own code does.
         """
         ttl_ns = self._default_ns if ttl_s is None else lifetime_ns(ttl_s)
-        if not ttl_ns or (not self._memory.max_entries and self._disk is None):
+        below = self._disk is not None or self._shared is not None
+        if not ttl_ns or not (self._memory.max_entries or below):
             self.delete(key)
+            return None
+        if since is not None and self._is_outdated(since, key, about):
             return None
         try:
             snapshot = Snapshot.take(value, result_type)
@@ -236,8 +234,8 @@ class ResultCache:
         return msgspec.structs.replace(
             about,
             summary=self._redact(about.summary[:_LONG])[:_SUMMARY],
-            stale_ns=lifetime_ns(fresh.stale_s if stale_s is None else stale_s),
-            rescue_ns=lifetime_ns(
+            stale_ns=_grace(fresh.stale_s if stale_s is None else stale_s),
+            rescue_ns=_grace(
                 fresh.stale_if_error_s if stale_if_error_s is None else stale_if_error_s
             ),
         )
@@ -266,30 +264,10 @@ class ResultCache:
         """Another machine replaced or removed this result (None: perhaps any of them)."""
         if key is None:
             self._memory.clear()
-        else:
-            self._memory.delete(key)
-
-    def remove(self, name_prefix: str) -> int:
-        """Removes the results of everything whose name begins so from memory and the file; how
-        many there were. May wait for the file: not for an event loop.
-
-        Clearing one agent or a tag takes no search: see `paceline.cache.generations`.
-        """
-        count = self._memory.invalidate(
-            predicate=lambda entry: _about(entry).name.startswith(name_prefix)
-        )
-        if self._disk is not None:
-            return max(count, self._disk.delete_where(prefix=name_prefix))
-        return count
-
-    def snapshot(self) -> CacheStats:
-        """What this cache has done and holds."""
-        return CacheStats(
-            totals=self.totals.copy(),
-            entries=len(self._memory),
-            bytes=self._memory.bytes,
-            evictions=self._memory.stats().removed,
-        )
+            return
+        self._memory.delete(key)
+        if self._disk is not None and (found := self._disk.get(key)) is not None:
+            self._send(self._follow(key, found.value))
 
     # -- one computation for all ----------------------------------------------------------------
 
@@ -336,14 +314,13 @@ class ResultCache:
     def _is_newer_below(self, key: bytes) -> bool:
         """Whether another process has computed a result anew."""
         found = self._disk.get(key) if self._disk is not None else None
-        return found is not None and found.remaining_ns > _grace_ns(found.about)
+        return found is not None and _fresh_ns(found) > 0
 
     def _get_warm(self, key: bytes, result_type: Any, scope: Scope | None) -> Hit | None:
         found = self._look_warm(key, scope)
         if found is None:
             return None
-        about = found.about
-        fresh_ns = found.remaining_ns - _grace_ns(about)
+        about, fresh_ns = found.about, _fresh_ns(found)
         if fresh_ns <= 0 and fresh_ns + about.stale_ns <= 0:
             return None
         value = decode(found.value, result_type)
@@ -357,18 +334,25 @@ class ResultCache:
     def _look_below(self, key: bytes, result_type: Any, scope: Scope | None) -> Kept | None:
         """The fresh result that another process may have stored meanwhile."""
         found = self._look_warm(key, scope)
-        if found is None or found.remaining_ns <= _grace_ns(found.about):
+        kept = None if found is None else self._taken(found, Source.WARM, result_type)
+        if found is not None and kept is not None:
+            self._keep(key, kept.snapshot, _fresh_ns(found), found.about)
+        return kept
+
+    def _taken(self, found: Found, source: Source, result_type: Any) -> Kept | None:
+        """A fresh result from below, found after the request was counted as a miss."""
+        if _fresh_ns(found) <= 0:
             return None
         try:
-            snapshot = _snapshot(found.value, result_type)
-            value = snapshot.thaw(result_type)
-        except CodecError:
+            value = decode(found.value, result_type)  # the caller's own, which stays its own
+        except CodecError as exc:
+            _log.info("a stored result is not used: %s", exc)
             return None
-        self._keep(key, snapshot, found.remaining_ns - _grace_ns(found.about), found.about)
-        self.totals.warm_hits += 1
-        self.totals.misses -= 1  # as which it was counted before
-        hit = Hit(value, Source.WARM, found.about.cost_ns)
-        return Kept(self._counted(hit, found.about), snapshot)
+        self.totals.warm_hits += source is Source.WARM
+        self.totals.cold_hits += source is Source.COLD
+        self.totals.misses -= 1
+        hit = Hit(value, source, found.about.cost_ns)
+        return Kept(self._counted(hit, found.about), Snapshot.of_payload(found.value, value))
 
     def _look_warm(self, key: bytes, scope: Scope | None) -> Found | None:
         found = self._disk.get(key) if self._disk is not None else None
@@ -377,9 +361,18 @@ class ResultCache:
     def _is_foreign(self, about: About, scope: Scope | None) -> bool:
         if scope is None or not about.scope or about.scope == scope_text(scope):
             return False
-        self._foreign += 1
+        self.foreign += 1
         _log.error("a result of %s was stored for another scope than its key's", about.name)
         return True
+
+    def _is_outdated(self, since: int, key: bytes, about: About) -> bool:
+        return self._memory.outdated(since, key, about.tags, table=self._memory.main)
+
+    async def _follow(self, key: bytes, value: bytes) -> None:
+        """Removes from the file what another machine replaced or removed."""
+        found = await self._shared.get(key) if self._shared is not None else None
+        if self._disk is not None and (found is None or found.value != value):
+            self._disk.delete(key)
 
     def _keep(self, key: bytes, snapshot: Snapshot, ttl_ns: int, about: About) -> None:
         """Into memory, and what it is."""
@@ -396,6 +389,8 @@ class ResultCache:
             _log.info("a %s is kept in memory only: it has no encoding", kind)
             if self._disk is not None:
                 self._disk.delete(key)
+            if self._shared is not None:
+                self._send(self._shared.delete(key))
             return
         kept_ns = min(ttl_ns + _grace_ns(about), NEVER_NS)
         if self._disk is not None:
@@ -405,13 +400,13 @@ class ResultCache:
 
     def demote(self, entry: Entry) -> None:
         """What memory has no room for goes down with the lifetime it has left, unless it is there
-        already."""
-        if self._disk is None or entry.terms is None:
+        already. Only what is held as its bytes: those of others depend on the declared type."""
+        snapshot, terms = entry.value, entry.terms
+        if self._disk is None or terms is None or snapshot.form is not Form.ENCODED:
             return
-        left_ns = entry.terms.rescue_ns - self._clock.monotonic_ns()
-        payload = entry.value.payload() if left_ns > 0 else None
-        if payload is not None:
-            self._disk.put(entry.key, payload, left_ns, entry.terms.about)
+        left_ns = terms.rescue_ns - self._clock.monotonic_ns()
+        if left_ns > 0:
+            self._disk.put(entry.key, snapshot.held, left_ns, terms.about)
 
     def _counted(self, hit: Hit, about: About) -> Hit:
         self.totals.saved_ns += about.cost_ns
@@ -435,14 +430,15 @@ def scope_text(scope: Scope) -> str:
     return "/".join([scope.level.value, *[part for part in parts if part is not None]])
 
 
+def _grace(seconds: float) -> int:
+    return min(lifetime_ns(seconds), _LONGEST_GRACE_NS)
+
+
+def _fresh_ns(found: Found) -> int:
+    """What is left of its lifetime; less than 0 is how long that has been over."""
+    return found.remaining_ns - _grace_ns(found.about)
+
+
 def _grace_ns(about: About) -> int:
     """How long a result is kept after its lifetime."""
     return max(about.stale_ns, about.rescue_ns)
-
-
-def _about(entry: Entry) -> About:
-    return entry.terms.about if entry.terms is not None else PLAIN
-
-
-def _snapshot(payload: bytes, result_type: Any) -> Snapshot:
-    return Snapshot.of_payload(payload, decode(payload, result_type))

@@ -25,6 +25,8 @@ _KEY: Final = 12
 """Digits of a key that are shown: enough for millions of results."""
 _SHOWN: Final = 60
 _NOTHING: Final = "nothing is kept here"
+_LEAST_S: Final = 0.9995
+"""From here on three digits of milliseconds would be a thousand."""
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3_600
 _DAY_S: Final = 86_400
@@ -88,17 +90,28 @@ def invalidate(place: Place, unwanted: Unwanted) -> int:
             "nothing to invalidate was named",
             next_step="Name tags, or use --agent, --prefix or --key; see --help.",
         )
+    _named(*unwanted.tags, *unwanted.agents, *unwanted.prefixes, *unwanted.keys)
     return _done(place, lambda results: _invalidated(results, unwanted))
 
 
 def clear(place: Place, agent: str | None) -> int:
     """Removes all results, or those of one agent."""
+    _named(*([] if agent is None else [agent]))
 
     async def cleared(results: Results) -> tuple[list[str], int]:
         of = f" of {agent}" if agent is not None else ""
         return [f"{counted(await results.clear(agent), 'result')}{of} removed"], OK
 
     return _done(place, cleared)
+
+
+def _named(*names: str) -> None:
+    """Refuses an empty name: an unset variable of a script must not take everything away."""
+    if "" in names:
+        raise UsageError(
+            "an empty name names nothing",
+            next_step="Is a variable of your script not set? `paceline cache clear` removes all.",
+        )
 
 
 async def _invalidated(results: Results, unwanted: Unwanted) -> tuple[list[str], int]:
@@ -184,7 +197,7 @@ def _expires(remaining_s: float | None) -> str:
 
 def short_time(seconds: float) -> str:
     """A time in two or three digits and a unit."""
-    if seconds < 1:
+    if seconds < _LEAST_S:
         return f"{seconds * 1_000:.3g} ms"
     if seconds < 2 * _MINUTE_S:
         return f"{seconds:.3g} s"

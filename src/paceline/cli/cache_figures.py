@@ -21,6 +21,7 @@ from paceline.history.sqlite import SqliteReader
 __all__ = ["Answered", "Reuse", "stats"]
 
 _NS: Final = 1e9
+_KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 
 
@@ -121,12 +122,16 @@ def stats(place: Place, window_s: float | None, *, as_json: bool) -> int:
 
 def _show_shares(shares: list[Share], size: int) -> None:
     entries = sum(share.entries for share in shares)
-    line(f"kept: {counted(entries, 'result')}, {size / _MIB:,.1f} MiB")
+    line(f"kept: {counted(entries, 'result')}, {_room(size)}")
     table(
         ("agent", "results", "bytes", "took"),
         [(s.name, f"{s.entries:,}", f"{s.bytes:,}", short_time(s.cost_s)) for s in shares],
         whole=("results", "bytes", "took"),
     )
+
+
+def _room(size: int) -> str:
+    return f"{size / _MIB:,.1f} MiB" if size >= _MIB else f"{size / _KIB:,.0f} KiB"
 
 
 def _show_reuse(reuse: Reuse, window_s: float | None, *, recorded: bool) -> None:

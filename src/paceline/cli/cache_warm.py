@@ -39,6 +39,11 @@ def warm(place: Place, wanted: Wanted) -> int:
             "it is not clear what to compute",
             next_step='Write `paceline cache warm AGENT "input" ...`, or --from-history N.',
         )
+    if wanted.from_history is not None and wanted.user is not None:
+        raise UsageError(
+            "past calls are made again for those who made them",
+            next_step="Leave out --user, or name an agent and its inputs.",
+        )
     report, notices = completed(_warmed(place, wanted))
     for notice in notices:
         note(f"note: {notice}")

@@ -84,7 +84,7 @@ class CallPath:
             identified = self._identity.of(call, job.version)
         hit = None
         if identified is not None:
-            hit = self._cache.get(identified.key, job.result_type, call.scope)
+            hit = self._cache.get(identified.key, job.result_type, identified.scope)
         if hit is None or identified is None:
             return await self._wait(call, self._execution(call, job, identified), start_ns)
         if hit.aging:
@@ -169,8 +169,10 @@ class CallPath:
         """The outcome of the execution, with a value of the caller's own."""
         while True:
             outcome, joined = await self._flight.run(execution.place, execution)
+            if execution.refresh and execution.call is call:
+                return outcome  # nobody waits for it
             if not joined:
-                return outcome
+                return self._or_last(execution, outcome)
             if self._cut_short(call, execution, outcome):
                 execution = self._execution(call, execution.job, execution.identified)
                 continue
@@ -181,8 +183,8 @@ class CallPath:
                 except CodecError:  # so each caller has to have it made
                     execution = Execution(self._execute, call, execution.job, None, execution.outer)
                     continue
-                self._cache.totals.joins += 1
-            return msgspec.structs.replace(
+                self._joined(call, outcome)
+            shared = msgspec.structs.replace(
                 outcome,
                 value=value,
                 source=Source.JOINED,
@@ -191,6 +193,29 @@ class CallPath:
                 execute_ns=0,
                 saved_ns=outcome.saved_ns or outcome.execute_ns,
             )
+            return self._or_last(execution, shared)
+
+    def _joined(self, call: Call, outcome: Outcome) -> None:
+        totals = self._cache.totals
+        totals.joins += 1
+        totals.saved_ns += outcome.saved_ns or outcome.execute_ns
+        totals.saved_usd += call.plan.cost_usd
+
+    def _or_last(self, execution: Execution, outcome: Outcome) -> Outcome:
+        """The last result in place of an error of the moment, if it may still be served and
+        nothing that it depends on changed meanwhile."""
+        error, identified, job = outcome.error, execution.identified, execution.job
+        if error is None or identified is None or error.category in _NOT_RESCUED:
+            return outcome
+        if self._identity.of(execution.call, job.version) != identified:
+            return outcome
+        hit = self._cache.rescue(identified.key, job.result_type, identified.scope)
+        if hit is None:
+            return outcome
+        _log.info("%s failed (%s): its last result is served", outcome.name, error)
+        return msgspec.structs.replace(
+            outcome, value=hit.value, error=None, source=hit.source, saved_ns=hit.cost_ns
+        )
 
     @staticmethod
     def _cut_short(call: Call, execution: Execution, outcome: Outcome) -> bool:
@@ -206,27 +231,23 @@ class CallPath:
 
     async def _execute(self, execution: Execution) -> Outcome:
         """What the flight runs: once for all who wait, here and on other machines."""
-        call, job = execution.call, execution.job
+        job = execution.job
         if execution.identified is None:
             return self._outcome(execution, *await self._attempts.run(execution))
-        key = execution.identified.key
+        key, scope = execution.identified.key, execution.identified.scope
         if not execution.refresh:
-            kept = await self._cache.fetch(key, job.result_type, call.scope)
+            kept = await self._cache.fetch(key, job.result_type, scope)
             if kept is not None:
                 return self._found(execution, kept)
         async with self._cache.claim(
-            key, job.result_type, call.scope, wait=not execution.refresh
+            key, job.result_type, scope, wait=not execution.refresh
         ) as kept:
             if kept is not None:
                 return self._found(execution, kept)
+            since = self._cache.epoch
             value, error = await self._attempts.run(execution)
             if error is None:
-                self._store(execution, value)
-        if error is not None and error.category not in _NOT_RESCUED:
-            kept = self._cache.rescue(key, job.result_type, call.scope)
-            if kept is not None:
-                _log.info("%s failed (%s): its last result is served", call.name, error)
-                return self._found(execution, kept)
+                self._store(execution, value, since)
         return self._outcome(execution, value, error)
 
     def _found(self, execution: Execution, kept: Kept) -> Outcome:
@@ -237,7 +258,7 @@ class CallPath:
             self._outcome(execution, hit.value, None), source=hit.source, saved_ns=hit.cost_ns
         )
 
-    def _store(self, execution: Execution, value: object) -> None:
+    def _store(self, execution: Execution, value: object, since: int) -> None:
         """Keeps the value for those who wait and, if it still holds, those who come later."""
         call, job, identified = execution.call, execution.job, execution.identified
         if identified is None:
@@ -247,12 +268,18 @@ class CallPath:
             if job.hints is not None:
                 said = job.hints(value)
                 if not may_share(call.scope.level, said):
+                    self._cache.delete(identified.key)  # what was there is to be replaced by this
                     return
                 ttl_s = narrow(self._cache.ttl_s(ttl_s), call.scope.level, said)
             if not self._identity.holds(call, identified):
                 ttl_s = 0.0
             execution.snapshot = self._cache.put(
-                identified.key, value, ttl_s, job.result_type, self._about(execution)
+                identified.key,
+                value,
+                ttl_s,
+                job.result_type,
+                self._about(execution, identified),
+                since=since,
             )
             if execution.snapshot is None:  # there is no tier that keeps it
                 execution.snapshot = Snapshot.take(value, job.result_type)
@@ -261,12 +288,12 @@ class CallPath:
         except Exception:  # noqa: BLE001 (what cannot be kept must not cost the caller its value)
             _log.warning("a result of %s is not kept", call.name, exc_info=True)
 
-    def _about(self, execution: Execution) -> About:
+    def _about(self, execution: Execution, identified: Identified) -> About:
         call, plan = execution.call, execution.call.plan
         return self._cache.about(
             About(
                 name=call.name,
-                scope=scope_text(call.scope),
+                scope=scope_text(identified.scope),
                 summary=str(call.arguments.get("query", "")),
                 tags=plan.effect.tags,
                 cost_ns=execution.execute_ns,

@@ -14,7 +14,7 @@ from paceline.cache.fingerprint import Fingerprints
 from paceline.cache.generations import Generations
 from paceline.cache.keys import CallKeys
 from paceline.cache.write_history import Seal, Write, WriteHistory, write_entry
-from paceline.call import Call, EffectKind, ScopeLevel
+from paceline.call import Call, EffectKind, Scope, ScopeLevel
 from paceline.clock import Clock
 from paceline.errors import UnkeyableError
 
@@ -32,9 +32,10 @@ def agent_tag(name: str) -> str:
 
 
 class Identified(NamedTuple):
-    """A key, and what it took for granted of the world."""
+    """A key, who may have what is kept under it, and what it took for granted of the world."""
 
     key: bytes
+    scope: Scope
     seal: Seal | None = None
     files: bytes = b""
 
@@ -63,7 +64,8 @@ class Identity:
         try:
             if plan.world is not None or plan.files:
                 return self._of_world(call, version, tags)
-            return Identified(self._keys.key(call, version, self._generations.read(tags)))
+            key = self._keys.key(call, version, self._generations.read(tags))
+            return Identified(key, call.scope)
         except UnkeyableError as exc:
             _log.info("%s is not cached: %s", call.name, exc)
         except Exception:  # noqa: BLE001 (arguments can be of classes whose attributes are code)
@@ -133,7 +135,8 @@ class Identity:
             # The world stands for the session, else no two replays would ever meet.
             scope = msgspec.structs.replace(call.scope, session=None)
             call = msgspec.structs.replace(call, scope=scope)
-        return Identified(self._keys.key(call, version, stamps + files), seal, files)
+        key = self._keys.key(call, version, stamps + files)
+        return Identified(key, call.scope, seal, files)
 
     def _write(self, call: Call) -> Write | None:
         plan = call.plan

@@ -121,10 +121,15 @@ class Results:
         begins with `key`; how many results there were.
 
         Other processes that have that one result in memory let go of it within some seconds.
-        Raises UsageError as `get` does, StorageError if the file cannot be read.
+        Raises UsageError as `get` does and for an empty prefix, StorageError if the file cannot be read.
         """
         if (prefix is None) == (key is None):
             raise InvalidInputError("either a prefix or a key is to be given")
+        if prefix == "":
+            raise UsageError(
+                "every name begins with an empty prefix",
+                next_step="Give its letters; to remove all results, use `clear`.",
+            )
         if prefix is not None:
             names = await asyncio.to_thread(self._shelves().names, prefix)
             names.update(name for name in self._names() if name.startswith(prefix))

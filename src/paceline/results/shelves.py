@@ -230,6 +230,10 @@ class Shelves:
 
 def the_result(prefix: str, found: list[StoredResult]) -> StoredResult:
     """Which result is meant by the beginning of its key. Raises UsageError if that is not clear."""
+    if not prefix:
+        raise UsageError(
+            "no key was given", next_step="Give its beginning; `paceline cache ls` shows keys."
+        )
     if len(found) == 1:
         return found[0]
     if found:

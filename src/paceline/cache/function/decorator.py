@@ -1,6 +1,7 @@
 """`cached`: a cache in front of a function."""
 
 import inspect
+import reprlib
 from collections.abc import Callable, Collection, Iterable
 from typing import (
     TYPE_CHECKING,
@@ -152,6 +153,11 @@ def _rules(
     ttl: float | Callable[[Any], float | None] | None,
     options: Options,
 ) -> Rules:
+    if not hasattr(cache, "weighs_cost"):  # a protocol of our caches, cheaper than their classes
+        raise InvalidInputError(
+            f"cached() was given {reprlib.repr(cache)}, which is no cache",
+            next_step="Write @cached(LRUCache(1000)).",
+        )
     if ttl is not None and not callable(ttl):
         lifetime_ns(ttl)  # raises for a lifetime that makes no sense
     unknown = set(options) - Options.__annotations__.keys()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncMemo", "CacheInfo", "Memo", "Rules", "SyncMemo"]
 
 _log = logging.getLogger("paceline")
+_SHARED = Form.SHARED
 
 Function = Callable[..., Any]
 Place = tuple[Table, Hashable]
@@ -199,7 +200,7 @@ class Memo:
         except CodecError as exc:
             _log.info("a result is not cached: %s", exc)
             return value, None, None
-        if held is not value and form is Form.SHARED:
+        if held is not value and form is _SHARED:
             value = held  # frozen: all are to get the same
         if rules.condition is None or rules.condition(value):
             ttl_ns = self._lifetime_ns(rules.ttl(value)) if callable(rules.ttl) else self._ttl_ns

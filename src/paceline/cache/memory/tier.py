@@ -48,9 +48,9 @@ def lifetime_ns(ttl_s: float) -> int:
 
     Raises InvalidInputError for a negative number and for what is not a number.
     """
-    if math.isnan(ttl_s) or ttl_s < 0:
+    if not isinstance(ttl_s, (int, float)) or math.isnan(ttl_s) or ttl_s < 0:
         raise InvalidInputError(
-            f"a time to live of {ttl_s} s makes no sense",
+            f"a time to live of {ttl_s!r} s makes no sense",
             next_step="Use 0 for not at all, infinity for ever, or leave it out for the default.",
         )
     return min(round(min(ttl_s, NEVER_NS) * 1e9), NEVER_NS)
@@ -98,8 +98,16 @@ class MemoryTier(Generic[K, V]):
         """`max_entry_bytes` defaults to an eighth of `max_bytes`; `on_evict` gets what had to
         make room, outside of any lock. `jitter` (0..1) is the share of its lifetime that an entry
         may lose at random, so that what was stored together does not expire together."""
-        if max_entries < 0 or (max_bytes is not None and max_bytes < 0):
-            raise InvalidInputError(f"a cache of {max_entries} entries makes no sense")
+        if not isinstance(max_entries, int) or max_entries < 0:
+            raise InvalidInputError(
+                f"a cache of {max_entries!r} entries makes no sense",
+                next_step="Give a whole number, 0 for a cache that keeps nothing.",
+            )
+        if max_bytes is not None and max_bytes < 0:
+            raise InvalidInputError(
+                f"a cache of {max_bytes} bytes makes no sense",
+                next_step="Give a number of bytes, or None for no bound.",
+            )
         if not 0 <= jitter <= 1:
             raise InvalidInputError(f"a jitter of {jitter} is no share", next_step="Use 0 to 1.")
         self.max_entries = max_entries

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final, final
 
 import msgspec
@@ -69,10 +70,9 @@ class Reads:
         if wire is None:
             _tell_all(batch)
             return
-        keys = [key for key, futures in batch.items() if not all(f.done() for f in futures)]
-        for start in range(0, len(keys), _MAX_KEYS):
-            part = {key: batch[key] for key in keys[start : start + _MAX_KEYS]}
-            names = [self._prefix + key for key in part]
+        prefix, rest = self._prefix, iter(batch.items())
+        while part := dict(islice(rest, _MAX_KEYS)):
+            names = [prefix + key for key in part]
             wire.send(pack_command(("MGET", *names)), _Reading(self, part, wire))
             self._count.batches += 1
         wire.flush()
