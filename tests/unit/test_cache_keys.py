@@ -412,7 +412,7 @@ def test_a_method_has_a_table_for_each_instance() -> None:
     was at its address before; the table goes with it. (S0-31, S0-32)"""
     keys_of = FunctionKeys(_Thing.method)
     abandoned: list[Table] = []
-    tables = Instances("method", Ledger(), abandoned.append)
+    tables = Instances(lambda: Table("method", Ledger()), abandoned.append)
     one, two = _Thing(), _Thing()
     assert keys_of.key((one,), {}) == keys_of.key((one, 1), {}) == keys_of.key((one,), {"x": 1})
     assert keys_of.key((), {"self": one, "x": 1}) == keys_of.key((two, 1), {})
@@ -428,7 +428,7 @@ def test_instances_that_cannot_be_told_apart_are_refused() -> None:
     """An instance that cannot be followed to its end has no table; a method without an instance
     is a call that Python would refuse. (S0-31)"""
     with pytest.raises(UnkeyableError, match="address"):
-        Instances("m", Ledger(), list[Table]().append).table(_Slotted())
+        Instances(lambda: Table("m", Ledger()), list[Table]().append).table(_Slotted())
     with pytest.raises(TypeError, match="self"):
         FunctionKeys(_Thing.method).key((), {})
 

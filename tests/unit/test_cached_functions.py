@@ -368,3 +368,45 @@ def test_what_is_no_cache_is_named() -> None:
     ):
         with pytest.raises(InvalidInputError):
             make()
+
+
+class _Library:
+    """Whose methods are cached under one tag."""
+
+    def __init__(self, cache: LRUCache) -> None:
+        self.read = 0
+        self.book = cached(cache, tags=("books",))(self._book)
+
+    def _book(self, name: str) -> str:
+        self.read += 1
+        return name
+
+
+def test_a_tag_reaches_every_function_that_has_it() -> None:
+    """Invalidating a tag removes the results of all functions and methods with it, whether the tag
+    is of all their results or of some, and no other; it says how many. (S0-38, S0-78)"""
+    cache = LRUCache(100)
+
+    class Shelf:
+        @cached(cache, tags=("books", "shelves"))
+        def count(self, of: str) -> int:
+            return len(of)
+
+    @cached(cache, tags=lambda name: ("books",) if name == "book" else ())
+    def some(name: str) -> str:
+        return name
+
+    @cached(cache)
+    def other(name: str) -> str:
+        return name
+
+    one, two, library = Shelf(), Shelf(), _Library(cache)
+    for name in ("book", "film"):
+        for call in (one.count, two.count, library.book, some, other):
+            call(name)
+    assert len(cache) == 10
+    assert cache.invalidate(tag="books") == 7
+    assert cache.invalidate(tag="books") == 0
+    assert (some.cache_info().entries, other.cache_info().entries) == (1, 2)
+    library.book("book")
+    assert library.read == 3

@@ -85,7 +85,11 @@ class FullEntry(Entry):
     __slots__ = ("place", "terms", "weight")
 
     def __init__(self, key: Any, value: Any, fresh_ns: int) -> None:
-        super().__init__(key, value, fresh_ns)
+        # Not by way of `super`: most of what is stored comes by here.
+        self.key = key
+        self.value = value
+        self.fresh_ns = fresh_ns
+        self.uses = 0
         self.weight = 1
         self.terms = None
         self.place = None

@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from paceline.cache.keys import digest
-from paceline.cache.memory.holdings import Ledger, Table
+from paceline.cache.memory.holdings import Table
 from paceline.errors import InvalidInputError, UnkeyableError
 
 if TYPE_CHECKING:
@@ -135,11 +135,10 @@ class Instances:
     called back: so what is listed under an id is that of its object.
     """
 
-    def __init__(self, name: str, ledger: Ledger, abandon: Callable[[Table], object]) -> None:
+    def __init__(self, make: Callable[[], Table], abandon: Callable[[Table], object]) -> None:
         self.finds: dict[int, Callable[[Any], Entry | None]] = {}
         """By the id of an instance, what looks up in its table."""
-        self._name = name
-        self._ledger = ledger
+        self._make = make
         self._abandon = abandon
         self._tables: dict[int, tuple[weakref.ref[object], Table]] = {}
         self._lock = threading.Lock()
@@ -168,7 +167,7 @@ class Instances:
             known = self._tables.get(place)
             if known is not None:
                 return known[1]
-            table = Table(self._name, self._ledger)
+            table = self._make()
             try:
                 self._tables[place] = (weakref.ref(instance, forget), table)
             except TypeError as exc:

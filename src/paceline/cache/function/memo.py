@@ -80,25 +80,36 @@ class Memo:
         self.keys = keys
         self.rules = rules
         self.ledger = Ledger()
-        self.table = Table(keys.name, self.ledger)
         self.tier = cache.tier
-        self.instances = (
-            Instances(keys.name, self.ledger, cache.tier.abandon) if keys.is_method else None
-        )
         self._recall = cache.recall
+        # What goes down to other tiers has to carry its tags; all else has them by its table.
+        common = cache.recall is None and not callable(rules.tags)
+        self._table_tags = rules.tags if common and not callable(rules.tags) else ()
+        self.table = self._make_table()
+        self.instances = Instances(self._make_table, cache.tier.abandon) if keys.is_method else None
         self._hold = cache.hold
         self._default_ns = cache.default_ns
         self._ttl_ns = self._lifetime_ns(None if callable(rules.ttl) else rules.ttl)
         # Without tags and the like an entry carries nothing beside its value, and if its cost does
         # not matter all entries carry one and the same.
         self._plain = not (
-            rules.tags or rules.stale_ns or rules.rescue_ns or rules.early or cache.weighs_cost
+            (rules.tags and not self._table_tags)
+            or rules.stale_ns
+            or rules.rescue_ns
+            or rules.early
+            or cache.weighs_cost
         )
         self._each = bool(rules.early or cache.weighs_cost or callable(rules.tags))
         self._common = self._made_about(() if callable(rules.tags) else rules.tags, 0)
         self.tags = rules.tags
         self.calm = cache.tier.epoch
         """The epoch when last no computation was under way that may be out of date."""
+
+    def _make_table(self) -> Table:
+        table = Table(self.keys.name, self.ledger, self._table_tags)
+        if self._table_tags:
+            self.tier.register(table)
+        return table
 
     def place(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Place:
         """The table and key of a call. Raises UnkeyableError, TypeError for wrong arguments."""

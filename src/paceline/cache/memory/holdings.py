@@ -33,12 +33,18 @@ class Ledger:
 
 @final
 class Table:
-    """Keys of their own within a tier: those of one function, say, whose keys are its arguments."""
+    """Keys of their own within a tier: those of one function, say, whose keys are its arguments.
 
-    __slots__ = ("entries", "ledger", "name")
+    `tags` are those that all its entries have; see `MemoryTier.register`.
+    """
 
-    def __init__(self, name: str = "", ledger: Ledger | None = None) -> None:
+    __slots__ = ("__weakref__", "entries", "ledger", "name", "tags")
+
+    def __init__(
+        self, name: str = "", ledger: Ledger | None = None, tags: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
+        self.tags = tags
         self.entries: dict[Any, Entry] = {}
         self.ledger = Ledger() if ledger is None else ledger
 

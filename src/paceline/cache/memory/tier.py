@@ -3,9 +3,10 @@
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from typing import Final, Generic, TypeVar, final
+from weakref import WeakSet
 
 import msgspec
 
@@ -131,6 +132,7 @@ class MemoryTier(Generic[K, V]):
         self._held = Holdings(max_entries, max_entries if max_bytes is None else max_bytes, policy)
         self._invalidations = Invalidations()
         self._orphans: deque[Table] = deque()
+        self._tables: dict[str, WeakSet[Table]] = {}
         self._turn = Turn()
         self._later: deque[Callable[[], object]] = deque()
         self.get: Callable[[K], Entry | None] = self._make_get()
@@ -245,7 +247,8 @@ class MemoryTier(Generic[K, V]):
                 ends_ns = self._set_terms(full, about, early)
         entry.table = table
         entry.form = form
-        if ttl_ns <= 0 or not self.max_entries or not self._weigh(entry):
+        refused = self.max_bytes is not None and not self._weigh(entry)
+        if refused or ttl_ns <= 0 or not self.max_entries:
             self._drop(_listed(table.entries.get(key)), "replaced")
             return None
         turn = self._turn
@@ -255,7 +258,8 @@ class MemoryTier(Generic[K, V]):
                 if turn.depth > 1:
                     self._later.append(partial(self._put_later, entry, ends_ns, ttl_ns, since))
                     return entry
-                if since is not None and self.outdated(since, key, about.tags, table=table):
+                tags = about.tags or table.tags
+                if since is not None and self.outdated(since, key, tags, table=table):
                     return None
                 if self._touches:
                     self._held.use(self._touches)
@@ -323,10 +327,7 @@ class MemoryTier(Generic[K, V]):
                 self._later.append(request)
                 return 0
             self.epoch = self._invalidations.note(tag=tag)
-            entries: Iterable[Entry] = (
-                self._held.policy if tag is None else self._held.tags.get(tag, ())
-            )
-            found = list(entries)
+            found = list(self._held.policy) if tag is None else self._tagged(tag)
         if prefix is not None:
             found = [entry for entry in found if name_of(entry).startswith(prefix)]
         if predicate is not None:
@@ -364,9 +365,21 @@ class MemoryTier(Generic[K, V]):
         if entry.fresh_ns and ended(entry, self.now_ns()):
             self._drop([entry], "expired")
 
+    def register(self, table: Table) -> None:
+        """Makes the tags of a table known: to invalidate one is to empty it. So its entries need
+        carry none."""
+        with self._turn:
+            for tag in table.tags:
+                self._tables.setdefault(tag, WeakSet()).add(table)
+
     def abandon(self, table: Table) -> None:
         """Removes all keys of a table with the next store. Takes no lock: for finalizers."""
         self._orphans.append(table)
+
+    def _tagged(self, tag: str) -> list[Entry]:
+        tables = list(self._tables.get(tag, ()))
+        shared = [entry for table in tables for entry in table.entries.values()]
+        return list({*self._held.tags.get(tag, ()), *shared})
 
     def _drop(self, entries: list[Entry], reason: Reason) -> int:
         """Removes those of some entries that are still held; how many those were."""
@@ -382,7 +395,8 @@ class MemoryTier(Generic[K, V]):
 
     def _put_later(self, entry: Entry, ends_ns: int, ttl_ns: int, since: int | None) -> None:
         """Stores what was put in the middle of something else."""
-        tags = entry.terms.about.tags if entry.terms is not None else ()
+        about = PLAIN if entry.terms is None else entry.terms.about
+        tags = about.tags or entry.table.tags
         victims = None
         with self._turn as mine:
             if not mine:

@@ -64,6 +64,7 @@ class TierStack:
         self.main = self.hot.main
         self.now_ns = self.hot.now_ns
         self.due = self.hot.due
+        self.register = self.hot.register
         self.touch = self.hot.touch
         self.expire = self.hot.expire
         self.outdated = self.hot.outdated
