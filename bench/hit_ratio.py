@@ -23,7 +23,7 @@ from paceline.cache.policies.policy import MakePolicy
 from paceline.cache.policies.s3fifo import S3Fifo
 
 if TYPE_CHECKING:
-    from paceline.cache.memory.tier import Table
+    from paceline.cache.entry import Table
 
 __all__ = ["ABSENT", "Cell", "CurveError", "main", "run", "simulate"]
 

@@ -118,12 +118,7 @@ class Runtime:
 
         `config` is the file the settings came from: host commands may not change it.
         """
-        if not isinstance(settings, Settings | None):
-            raise InvalidInputError(
-                f"settings are a {type(settings).__name__}, not Settings",
-                next_step="Make them with paceline.config.load(overrides={...}).",
-            )
-        self.settings = settings or Settings()
+        self.settings = _checked(settings)
         self.notices: list[str] = []
         """What is not as it should be but did not stop the runtime, in words for a person."""
         self._dirs = [
@@ -438,6 +433,17 @@ class Runtime:
             parent.trace_id if parent is not None else call_id,
         )
         return call, error
+
+
+def _checked(settings: object) -> Settings:
+    if settings is None:
+        return Settings()
+    if not isinstance(settings, Settings):
+        raise InvalidInputError(
+            f"settings are a {type(settings).__name__}, not Settings",
+            next_step="Make them with paceline.config.load(overrides={...}).",
+        )
+    return settings
 
 
 def _deadline_ns(around: Execution | None, timeout_s: float | None, clock: Clock) -> int | None:

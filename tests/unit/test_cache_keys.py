@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.cache import keys
+from paceline.cache.entry import Ledger, Table
 from paceline.cache.function.keys import FunctionKeys, Instances
 from paceline.cache.keys import KEY_BYTES, CallKeys, call_key, canonical, digest
-from paceline.cache.memory.holdings import Ledger, Table
 from paceline.call import Call, Caller, Effect, Kind, Plan, Scope, ScopeLevel
 from paceline.errors import InvalidInputError, UnkeyableError
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from paceline.cache.entry import Table
 from paceline.cache.function.decorator import cached
 from paceline.cache.lru import LRUCache
-from paceline.cache.memory.holdings import Table
 from paceline.cache.policies import POLICIES
 from paceline.cache.policies.lru import LRU
 from paceline.errors import CodecError, InvalidInputError, UnkeyableError

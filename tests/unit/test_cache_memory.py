@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.cache.entry import PLAIN, About, Entry
-from paceline.cache.memory.holdings import Table
+from paceline.cache.entry import PLAIN, About, Entry, Table
 from paceline.cache.memory.sizes import size_of
 from paceline.cache.memory.tier import NEVER_NS, MemoryTier, lifetime_ns
 from paceline.cache.policies import POLICIES

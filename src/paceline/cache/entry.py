@@ -1,14 +1,13 @@
-"""What a cache keeps of one result beside its value."""
+"""What a cache keeps of one result beside its value, and the table it is found in."""
 
 from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 
 if TYPE_CHECKING:
-    from paceline.cache.memory.tier import Table
     from paceline.cache.snapshot import Form
 
-__all__ = ["PLAIN", "About", "Entry", "FullEntry", "Terms"]
+__all__ = ["PLAIN", "About", "Entry", "FullEntry", "Ledger", "Table", "Terms"]
 
 
 class About(msgspec.Struct, frozen=True, gc=False):
@@ -93,3 +92,37 @@ class FullEntry(Entry):
         self.weight = 1
         self.terms = None
         self.place = None
+
+
+@final
+class Ledger:
+    """What was done with the results of one function, or of one cache used by hand.
+
+    `hits` are those of entries that are gone; entries that are there count their own. `misses`
+    are requests that nothing kept answered, of which `joins` waited for a computation under way.
+    `stale` answers were past their lifetime, `rescued` ones in place of an error.
+    """
+
+    __slots__ = ("computed", "computed_ns", "hits", "joins", "misses", "rescued", "stale")
+
+    def __init__(self) -> None:
+        self.hits = self.misses = self.joins = self.stale = self.rescued = 0
+        self.computed = self.computed_ns = 0
+
+
+@final
+class Table:
+    """Keys of their own within a tier: those of one function, say, whose keys are its arguments.
+
+    `tags` are those that all its entries have; see `MemoryTier.register`.
+    """
+
+    __slots__ = ("__weakref__", "entries", "ledger", "name", "tags")
+
+    def __init__(
+        self, name: str = "", ledger: Ledger | None = None, tags: tuple[str, ...] = ()
+    ) -> None:
+        self.name = name
+        self.tags = tags
+        self.entries: dict[Any, Entry] = {}
+        self.ledger = Ledger() if ledger is None else ledger

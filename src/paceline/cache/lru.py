@@ -5,8 +5,8 @@ from typing import Any, Final, Literal, Protocol, final
 
 import msgspec
 
-from paceline.cache.entry import Entry
-from paceline.cache.memory.tier import NEVER_NS, MemoryTier, Table, lifetime_ns
+from paceline.cache.entry import Entry, Table
+from paceline.cache.memory.tier import NEVER_NS, MemoryTier, lifetime_ns
 from paceline.cache.policies import POLICIES
 from paceline.cache.policies.policy import MakePolicy
 from paceline.cache.snapshot import Form, freeze, hold, hold_copy, thaw

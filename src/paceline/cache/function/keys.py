@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
+from paceline.cache.entry import Table
 from paceline.cache.keys import digest
-from paceline.cache.memory.holdings import Table
 from paceline.errors import InvalidInputError, UnkeyableError
 
 if TYPE_CHECKING:

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import msgspec
 
-from paceline.cache.entry import PLAIN, About, Entry
+from paceline.cache.entry import PLAIN, About, Entry, Ledger, Table
 from paceline.cache.flight import SingleFlight, ThreadFlight
 from paceline.cache.function.keys import FunctionKeys, Instances
 from paceline.cache.function.wrappers import Shortcut
-from paceline.cache.memory.holdings import Ledger, Table
 from paceline.cache.memory.tier import lifetime_ns
 from paceline.cache.snapshot import Form, again, thaw
 from paceline.errors import CodecError

@@ -1,52 +1,18 @@
 """What a memory tier holds, and what leaves it: pure, without clock and lock."""
 
 from collections import deque
-from typing import Any, Final, Literal, final, get_args
+from typing import Final, Literal, final, get_args
 
-from paceline.cache.entry import Entry
+from paceline.cache.entry import Entry, Table
 from paceline.cache.memory.expiry import Expiries
 from paceline.cache.policies.policy import MakePolicy
 
-__all__ = ["Holdings", "Ledger", "Reason", "Table", "ended", "name_of"]
+__all__ = ["Holdings", "Reason", "ended", "name_of"]
 
 Reason = Literal["capacity", "bytes", "expired", "deleted", "replaced", "cleared"]
 
 _SWEEP: Final = 2
 _TRIES: Final = 64
-
-
-@final
-class Ledger:
-    """What was done with the results of one function, or of one cache used by hand.
-
-    `hits` are those of entries that are gone; entries that are there count their own. `misses`
-    are requests that nothing kept answered, of which `joins` waited for a computation under way.
-    `stale` answers were past their lifetime, `rescued` ones in place of an error.
-    """
-
-    __slots__ = ("computed", "computed_ns", "hits", "joins", "misses", "rescued", "stale")
-
-    def __init__(self) -> None:
-        self.hits = self.misses = self.joins = self.stale = self.rescued = 0
-        self.computed = self.computed_ns = 0
-
-
-@final
-class Table:
-    """Keys of their own within a tier: those of one function, say, whose keys are its arguments.
-
-    `tags` are those that all its entries have; see `MemoryTier.register`.
-    """
-
-    __slots__ = ("__weakref__", "entries", "ledger", "name", "tags")
-
-    def __init__(
-        self, name: str = "", ledger: Ledger | None = None, tags: tuple[str, ...] = ()
-    ) -> None:
-        self.name = name
-        self.tags = tags
-        self.entries: dict[Any, Entry] = {}
-        self.ledger = Ledger() if ledger is None else ledger
 
 
 def ended(entry: Entry, now_ns: int) -> bool:

@@ -10,8 +10,8 @@ from weakref import WeakSet
 
 import msgspec
 
-from paceline.cache.entry import PLAIN, About, Entry, FullEntry, Terms
-from paceline.cache.memory.holdings import Holdings, Ledger, Reason, Table, ended, name_of
+from paceline.cache.entry import PLAIN, About, Entry, FullEntry, Table, Terms
+from paceline.cache.memory.holdings import Holdings, Reason, ended, name_of
 from paceline.cache.memory.invalidations import Invalidations
 from paceline.cache.memory.sizes import ENTRY_BYTES, size_of
 from paceline.cache.memory.turn import Turn
@@ -21,16 +21,7 @@ from paceline.cache.snapshot import Form
 from paceline.clock import Clock
 from paceline.errors import InvalidInputError
 
-__all__ = [
-    "NEVER_NS",
-    "Ledger",
-    "MemoryStats",
-    "MemoryTier",
-    "Table",
-    "ended",
-    "lifetime_ns",
-    "name_of",
-]
+__all__ = ["NEVER_NS", "MemoryStats", "MemoryTier", "ended", "lifetime_ns", "name_of"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -99,18 +90,7 @@ class MemoryTier(Generic[K, V]):
         """`max_entry_bytes` defaults to an eighth of `max_bytes`; `on_evict` gets what had to
         make room, outside of any lock. `jitter` (0..1) is the share of its lifetime that an entry
         may lose at random, so that what was stored together does not expire together."""
-        if not isinstance(max_entries, int) or max_entries < 0:
-            raise InvalidInputError(
-                f"a cache of {max_entries!r} entries makes no sense",
-                next_step="Give a whole number, 0 for a cache that keeps nothing.",
-            )
-        if max_bytes is not None and max_bytes < 0:
-            raise InvalidInputError(
-                f"a cache of {max_bytes} bytes makes no sense",
-                next_step="Give a number of bytes, or None for no bound.",
-            )
-        if not 0 <= jitter <= 1:
-            raise InvalidInputError(f"a jitter of {jitter} is no share", next_step="Use 0 to 1.")
+        _check(max_entries, max_bytes, jitter)
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         if max_entry_bytes is None and max_bytes is not None:
@@ -244,7 +224,7 @@ class MemoryTier(Generic[K, V]):
         else:
             entry = full = FullEntry(key, value, ends_ns or NEVER_NS)
             if about is not PLAIN:
-                ends_ns = self._set_terms(full, about, early)
+                ends_ns = _set_terms(full, about, early)
         entry.table = table
         entry.form = form
         refused = self.max_bytes is not None and not self._weigh(entry)
@@ -412,19 +392,6 @@ class MemoryTier(Generic[K, V]):
         while self._later:
             self._later.popleft()()
 
-    def _set_terms(self, entry: FullEntry, about: About, early: float) -> int:
-        """Sets the terms of an entry; when it is of no use any more, 0 for never."""
-        expires_ns = entry.fresh_ns
-        stale_ns = ends_ns = expires_ns
-        if about.stale_ns or about.rescue_ns:
-            stale_ns = min(expires_ns + about.stale_ns, NEVER_NS)
-            ends_ns = min(max(stale_ns, expires_ns + about.rescue_ns), NEVER_NS)
-        lead_ns = round(early * about.cost_ns) if expires_ns < NEVER_NS else 0
-        entry.terms = Terms(expires_ns, stale_ns, ends_ns, about, lead_ns)
-        if lead_ns:
-            entry.fresh_ns = max(1, expires_ns - _LEADS * lead_ns)
-        return ends_ns if ends_ns < NEVER_NS else 0
-
     def _weigh(self, entry: Entry) -> bool:
         """Estimates the bytes of an entry, if they matter; whether it may be kept."""
         if not isinstance(entry, FullEntry) or self.max_bytes is None:
@@ -438,3 +405,33 @@ class MemoryTier(Generic[K, V]):
 
 def _listed(entry: Entry | None) -> list[Entry]:
     return [] if entry is None else [entry]
+
+
+def _set_terms(entry: FullEntry, about: About, early: float) -> int:
+    """Sets the terms of an entry; when it is of no use any more, 0 for never."""
+    expires_ns = entry.fresh_ns
+    stale_ns = ends_ns = expires_ns
+    if about.stale_ns or about.rescue_ns:
+        stale_ns = min(expires_ns + about.stale_ns, NEVER_NS)
+        ends_ns = min(max(stale_ns, expires_ns + about.rescue_ns), NEVER_NS)
+    lead_ns = round(early * about.cost_ns) if expires_ns < NEVER_NS else 0
+    entry.terms = Terms(expires_ns, stale_ns, ends_ns, about, lead_ns)
+    if lead_ns:
+        entry.fresh_ns = max(1, expires_ns - _LEADS * lead_ns)
+    return ends_ns if ends_ns < NEVER_NS else 0
+
+
+def _check(max_entries: object, max_bytes: int | None, jitter: float) -> None:
+    """Raises InvalidInputError for bounds that no cache can have."""
+    if not isinstance(max_entries, int) or max_entries < 0:
+        raise InvalidInputError(
+            f"a cache of {max_entries!r} entries makes no sense",
+            next_step="Give a whole number, 0 for a cache that keeps nothing.",
+        )
+    if max_bytes is not None and max_bytes < 0:
+        raise InvalidInputError(
+            f"a cache of {max_bytes} bytes makes no sense",
+            next_step="Give a number of bytes, or None for no bound.",
+        )
+    if not 0 <= jitter <= 1:
+        raise InvalidInputError(f"a jitter of {jitter} is no share", next_step="Use 0 to 1.")

@@ -12,7 +12,7 @@ from paceline.cache.entry import Entry, FullEntry, Terms
 from paceline.cache.policies.policy import MakePolicy
 
 if TYPE_CHECKING:
-    from paceline.cache.memory.tier import Table
+    from paceline.cache.entry import Table
 
 __all__ = ["Sample", "Shadow"]
 

@@ -7,8 +7,8 @@ from typing import Any, Final, Literal, Self, TypedDict, Unpack, final
 
 import msgspec
 
-from paceline.cache.entry import PLAIN, About, Entry
-from paceline.cache.memory.tier import NEVER_NS, Table, lifetime_ns
+from paceline.cache.entry import PLAIN, About, Entry, Table
+from paceline.cache.memory.tier import NEVER_NS, lifetime_ns
 from paceline.cache.snapshot import Form, hold, thaw
 from paceline.cache.stack.levels import DiskShelf, IndexedLevel, Kept, Level
 from paceline.cache.stack.stack import TierStack

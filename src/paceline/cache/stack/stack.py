@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple, final
 
 import msgspec
 
-from paceline.cache.entry import PLAIN, About, Entry, FullEntry, Terms
+from paceline.cache.entry import PLAIN, About, Entry, FullEntry, Table, Terms
 from paceline.cache.keys import digest
-from paceline.cache.memory.tier import MemoryTier, Table, name_of
+from paceline.cache.memory.tier import MemoryTier, name_of
 from paceline.cache.snapshot import Form
 from paceline.cache.stack.levels import Kept, Level, payload_of, remaining_ns
 from paceline.clock import Clock
