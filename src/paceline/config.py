@@ -88,7 +88,8 @@ class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Address of the cold tier that machines share, such as "redis://127.0.0.1:6379/0"; empty
     for none. Needs the extra `paceline[redis]`."""
     shared_budget_s: Limit = 0.05
-    """How long the cold tier may keep a call waiting; then the answer is a miss."""
+    """How long each request to the cold tier may take, of which a call makes up to four; then it is
+    a miss."""
     shared_namespace: Annotated[str, Meta(min_length=1)] = "paceline"
     """Beginning of all names in the cold tier: those who share results use the same."""
 

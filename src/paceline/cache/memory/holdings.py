@@ -67,7 +67,11 @@ class Holdings:
         self.stored += 1
         if entry.terms is not None:
             for tag in entry.terms.about.tags:
-                self.tags.setdefault(tag, set()).add(entry)
+                tagged = self.tags.get(tag)
+                if tagged is None:
+                    self.tags[tag] = {entry}
+                else:
+                    tagged.add(entry)
         expiries = self.expiries
         if ends_ns:
             expiries.add(entry, ends_ns, ttl_ns)
