@@ -1,16 +1,29 @@
 """No test waits in real time: what takes time runs on `paceline.testing.virtual_time`."""
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from paceline.testing.virtual_time import VirtualTimeLoop
 
 TESTS = str(Path(__file__).parent)
 real_sleep = asyncio.sleep
+
+# A busy machine is no defect of what is tested.
+hypothesis.settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any machine")
+
+# What a shell starts in the background ignores interrupts, and so would all that we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def sleep(delay: float, result: Any = None) -> Any:
