@@ -8,7 +8,6 @@ processes of their own.
 
 import asyncio
 import functools
-import gc
 import hashlib
 import itertools
 import random
@@ -20,11 +19,11 @@ import tempfile
 import tracemalloc
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any
 
 import msgspec
 
+from bench.timing import Case, measure, ratios
 from paceline.cache.disk.tier import DiskTier
 from paceline.cache.function.decorator import cached
 from paceline.cache.keys import call_key, canonical
@@ -44,9 +43,6 @@ ENTRIES = 10_000
 _HOUR_NS = 3_600_000_000_000
 _VALUE = {"stdout": "x" * 300, "exit_code": 0, "lines": [1, 2, 3]}
 _LIMIT_BYTES = 64 * 1024 * 1024
-
-Case = tuple[str, Callable[[], object], int]
-"""A name, what one turn runs, and how many operations that is."""
 
 _FIRST_HIT = """
 import sys, time, pathlib
@@ -88,7 +84,7 @@ def run(rounds: int = ROUNDS) -> dict[str, object]:
                 *_decorator_cases(),
                 *_async_cases(runner),
             ]
-            times = _measure(cases, rounds)
+            times = measure(cases, rounds)
             first_us = [_first_hit_us(path, key) for key in asked[:rounds]]
         finally:
             raw.close()
@@ -97,7 +93,7 @@ def run(rounds: int = ROUNDS) -> dict[str, object]:
     return {
         "rounds": rounds,
         "ns": times,
-        "ratio": _ratios(times),
+        "ratio": ratios(times),
         "first_warm_hit_us": first_us,
         "entry_bytes": _entry_bytes(),
     }
@@ -236,34 +232,6 @@ def _entry_bytes() -> dict[str, float]:
         taken[name] = (tracemalloc.get_traced_memory()[0] - before) / len(keys)
         tracemalloc.stop()
     return taken
-
-
-def _measure(cases: list[Case], rounds: int) -> dict[str, float]:
-    """The least time of each case; every round runs all of them, the first one uncounted."""
-    times: dict[str, float] = {}
-    for turn in range(rounds + 1):
-        for name, work, operations in cases:
-            gc.collect()
-            gc.disable()
-            start = perf_counter_ns()
-            work()
-            elapsed = (perf_counter_ns() - start) / operations
-            gc.enable()
-            if turn:
-                times[name] = min(times.get(name, elapsed), elapsed)
-    return times
-
-
-def _ratios(times: dict[str, float]) -> dict[str, float]:
-    """Each of ours over the limit that was listed last before it."""
-    ratios: dict[str, float] = {}
-    limit = 1.0
-    for name, elapsed in times.items():
-        if name.startswith("limit: "):
-            limit = elapsed
-        else:
-            ratios[name] = elapsed / limit
-    return ratios
 
 
 def _first_hit_us(path: Path, key: bytes) -> float:

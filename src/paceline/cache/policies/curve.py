@@ -22,8 +22,8 @@ def sizes_around(capacity: int) -> tuple[int, ...]:
 class MissRatioCurve:
     """Miss ratios at several capacities, from a sample of the keys.
 
-    Each capacity is simulated in small with the policy that is asked about, on the share of the
-    keys whose hash is in the sample. One key that is asked for all the time weighs too much if
+    For each capacity a small cache runs the policy that is asked about, on the share of the keys
+    whose hash is in the sample. One key that is asked for all the time weighs too much if
     it is in the sample and is missed if not; so the sampled misses are counted against as many
     accesses as the sample should have had (Waldspurger et al., Efficient MRC construction with
     SHARDS, FAST 2015, section 3.3: the difference is taken for hits at every size).
