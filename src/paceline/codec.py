@@ -44,7 +44,9 @@ def encode(value: object, type_: Any = None) -> bytes:
             return _PREFIX + _encode(value)
         return _PREFIX + _encode(_lower(value, _MAX_DEPTH))
     except Exception as exc:  # reading fields runs the value's own code, which may raise anything
-        raise CodecError(f"a {type(value).__qualname__} cannot be stored: {exc}") from exc
+        raise CodecError(
+            f"a value of type {type(value).__qualname__} cannot be stored: {exc}"
+        ) from exc
 
 
 def decode(data: bytes, type_: Any = None) -> object:

@@ -5,15 +5,27 @@ itself. A key nobody knows is an error that names the nearest one there is.
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, cast, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 from msgspec import Meta
 
 from paceline.errors import ConfigError
+from paceline.redaction import MASK, Redactor
 
 __all__ = [
     "AgentSettings",
@@ -25,6 +37,7 @@ __all__ = [
     "Settings",
     "given",
     "load",
+    "shown_address",
 ]
 
 Count = Annotated[int, Meta(ge=0)]
@@ -186,11 +199,7 @@ def load(
     try:
         return msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as exc:
-        place = str(exc).partition(" - at `$.")[2].rstrip("`")
-        where = f" (from {found[place].source})" if place in found else ""
-        raise ConfigError(
-            f"{place or 'settings'}: {str(exc).partition(' - at')[0]}{where}"
-        ) from exc
+        raise _refusal(str(exc), found) from exc
 
 
 class Given(NamedTuple):
@@ -257,6 +266,45 @@ def _check_keys(section: str, keys: object, source: str) -> None:
             raise ConfigError(
                 f"unknown setting {section}.{key} in {source}", next_step=_near(key, known)
             )
+
+
+def _refusal(said: str, found: Mapping[str, Given]) -> ConfigError:
+    """What msgspec said, with the setting, what was given, and what there is to choose from."""
+    expected, _, place = said.rstrip("`").partition(" - at `$.")
+    if place not in found:
+        return ConfigError(f"{place or 'settings'}: {expected}")
+    value, source = found[place]
+    given = f"{place}: {Redactor().text(repr(value))}"
+    choices = _choices(place)
+    if not choices:
+        wanted = expected[:1].lower() + expected[1:]
+        return ConfigError(f"{given} is refused: {wanted} (from {source})")
+    quoted = [f'"{choice}"' for choice in choices]
+    close = difflib.get_close_matches(str(value), choices, 1)
+    return ConfigError(
+        f"{given} is none of {', '.join(quoted)} (from {source})",
+        next_step=f'Did you mean "{close[0]}"?' if close else "Choose one of these.",
+    )
+
+
+def _choices(place: str) -> tuple[str, ...]:
+    """The values of a setting that has only a few."""
+    section, _, key = place.partition(".")
+    kind: object = get_type_hints(get_type_hints(Settings)[section])[key]
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+_PASSWORD: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*[:/].*@", re.DOTALL)
+_NO_PORT: Final = re.compile(
+    r"(?<=://):.*|:(?!//)(?![^\[]*\])(?![0-9]{1,5}(?:[/?#]|$)).*", re.DOTALL
+)
+
+
+def shown_address(address: str) -> str:
+    """The address of a server as it may be shown: with nothing that may be its password, however
+    it was mistyped."""
+    text = _PASSWORD.sub(rf"\g<1>{MASK}@", address)
+    return Redactor().text(_NO_PORT.sub(f":{MASK}", text))
 
 
 def _near(word: str, known: Iterable[str]) -> str:

@@ -97,6 +97,10 @@ def connect(path: Path, schema: Schema, *, read_only: bool = False) -> sqlite3.C
     StorageError when it cannot be opened.
     """
     with storage_errors(path):
+        if path.exists() and not path.is_file():
+            raise StorageError(
+                f"{path} is not a file", next_step=f"Remove {path}; a new one is made."
+            )
         if not read_only:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # Only a new file is touched: closing one that is open elsewhere drops SQLite's locks.

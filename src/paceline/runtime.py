@@ -440,7 +440,7 @@ def _checked(settings: object) -> Settings:
         return Settings()
     if not isinstance(settings, Settings):
         raise InvalidInputError(
-            f"settings are a {type(settings).__name__}, not Settings",
+            f"settings are of type {type(settings).__name__}, not Settings",
             next_step="Make them with paceline.config.load(overrides={...}).",
         )
     return settings

@@ -25,16 +25,17 @@ from paceline.cache.statistics import Windows
 from paceline.cache.tiered import Freshness, ResultCache
 from paceline.cache.warm_start import warm_start
 from paceline.clock import Clock
-from paceline.config import Settings
-from paceline.errors import PacelineError, StorageError
+from paceline.config import CacheSettings, Settings, shown_address
+from paceline.errors import ConfigError, PacelineError, StorageError
 from paceline.history.sqlite import SqliteHistory
 from paceline.home import Home
 from paceline.redaction import Redactor
 
 if TYPE_CHECKING:
+    from paceline.cache.redis.address import RedisAddress
     from paceline.cache.redis.tier import RedisTier
 
-__all__ = ["State"]
+__all__ = ["State", "shared_address"]
 
 _TIDY_S: Final = 5.0
 _TURNS_OF_PRUNING: Final = 720
@@ -57,7 +58,10 @@ class State:
         notice: Callable[[str, PacelineError], None],
     ) -> None:
         """Opens all parts; `home` None keeps everything in memory. `notice(what, error)` is told
-        of what cannot be used, from any thread."""
+        of what cannot be used, from any thread. Raises ConfigError for a shared tier whose
+        address is none."""
+        if settings.cache.enabled and settings.cache.shared_url:
+            shared_address(settings.cache)  # before anything is open
         self._settings = settings
         self._notice = notice
         self._rng = rng
@@ -241,6 +245,8 @@ class State:
         for turn in itertools.count():
             self.generations.check()
             self._follow_removals()
+            if self.disk is not None:
+                self.disk.check()
             self.windows.mark(self._clock.monotonic_ns(), self.cache.totals)
             if self.history is not None and turn % _TURNS_OF_PRUNING == 0:
                 max_age_s = kept.retention_days * 86_400
@@ -249,3 +255,16 @@ class State:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _TIDY_S)
                 return
+
+
+def shared_address(settings: CacheSettings) -> "RedisAddress":
+    """Where the cold tier is. Raises ConfigError that names the setting, and shows no password."""
+    from paceline.cache.redis.address import RedisAddress  # noqa: PLC0415 (few have one)
+
+    try:
+        return RedisAddress.parse(settings.shared_url)
+    except ConfigError as exc:
+        given = shown_address(settings.shared_url)
+        raise ConfigError(
+            f"cache.shared_url: {given} is no address of a Redis server", next_step=exc.next_step
+        ) from exc

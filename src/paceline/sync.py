@@ -2,18 +2,28 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, final
+from typing import Any, Protocol, Self, TypeVar, Unpack, final
 
 from paceline.agents.registry import AgentRegistry
-from paceline.call import Outcome
+from paceline.call import Caller, Outcome
 from paceline.errors import RuntimeClosedError, UsageError
 from paceline.metrics.collector import MetricsCollector
+from paceline.results import (
+    OpenedResult,
+    Order,
+    Results,
+    ResultStats,
+    StoredResult,
+    WarmCall,
+    WarmReport,
+)
+from paceline.results.results import WEEK_S
 from paceline.runtime import CallOptions, Runtime
 
-__all__ = ["SyncRuntime"]
+__all__ = ["SyncResults", "SyncRuntime"]
 
 T = TypeVar("T")
 
@@ -51,6 +61,11 @@ class SyncRuntime:
     def notices(self) -> list[str]:
         """What is not as it should be but did not stop the runtime."""
         return self._runtime.notices
+
+    @property
+    def results(self) -> "SyncResults":
+        """What is cached: to look at, take away and make ahead. Raises RuntimeClosedError."""
+        return SyncResults(self._runtime.results, self._wait)
 
     def __enter__(self) -> Self:
         if self._loop is not None:
@@ -114,6 +129,86 @@ class SyncRuntime:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
+
+
+class _Wait(Protocol):
+    """Runs work on the runtime's loop, and blocks until it is done."""
+
+    def __call__(self, work: Coroutine[Any, Any, T]) -> T: ...
+
+
+@final
+class SyncResults:
+    """The results that a runtime keeps: `Results`, blocking. From `SyncRuntime.results`.
+
+    Everything is named, does and raises as there, and RuntimeClosedError when it is closed.
+    """
+
+    def __init__(self, results: Results, wait: _Wait) -> None:
+        self._results = results
+        self._wait = wait
+
+    def stats(self, window_s: float | None = None) -> ResultStats:
+        """Results.stats: what the cache has done, in all or in about the last `window_s` seconds."""
+        return self._wait(self._results.stats(window_s))
+
+    def entries(
+        self, limit: int = 100, order: Order = "stored", *, agent: str | None = None
+    ) -> list[StoredResult]:
+        """Results.entries: what is kept, of one agent or all."""
+        return self._wait(self._results.entries(limit, order, agent=agent))
+
+    def get(self, key: str) -> OpenedResult:
+        """Results.get: the result whose key begins so, and its value."""
+        return self._wait(self._results.get(key))
+
+    def invalidate(self, *tags: str) -> None:
+        """Results.invalidate: makes stale what was read under one of these tags."""
+
+        async def done() -> None:
+            self._results.invalidate(*tags)
+
+        self._wait(done())
+
+    def free(self, *tags: str) -> int:
+        """Results.free: removes what has one of these tags; how many there were."""
+        return self._wait(self._results.free(*tags))
+
+    def clear(self, agent: str | None = None) -> int:
+        """Results.clear: makes all results stale, or those of one agent; how many were here."""
+        return self._wait(self._results.clear(agent))
+
+    def remove(self, *, prefix: str | None = None, key: str | None = None) -> int:
+        """Results.remove: clears the agents whose name begins with `prefix`, or removes the one
+        result whose key begins with `key`; how many results there were."""
+        return self._wait(self._results.remove(prefix=prefix, key=key))
+
+    def begin(self, world: str, session: str) -> None:
+        """Results.begin: this session's sandbox stands at the start state of its world now."""
+
+        async def done() -> None:
+            self._results.begin(world, session)
+
+        self._wait(done())
+
+    def warm(
+        self,
+        calls: Iterable[WarmCall | tuple[str, str]],
+        *,
+        concurrency: int = 4,
+        user: str | None = None,
+        caller: Caller | None = None,
+    ) -> WarmReport:
+        """Results.warm: runs calls whose results are wanted ahead, at the lowest priority."""
+        return self._wait(
+            self._results.warm(calls, concurrency=concurrency, user=user, caller=caller)
+        )
+
+    def warm_from_history(
+        self, top: int = 20, window_s: float = WEEK_S, *, concurrency: int = 4
+    ) -> WarmReport:
+        """Results.warm_from_history: the same for past calls that are worth most."""
+        return self._wait(self._results.warm_from_history(top, window_s, concurrency=concurrency))
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

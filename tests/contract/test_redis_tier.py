@@ -5,6 +5,7 @@ import builtins
 import importlib
 import pickle
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,11 @@ def _record() -> bytes:
     return pack(key(1), b"payload" * 10, HOUR_NS, ABOUT, SystemClock().wall_ns())
 
 
-def _with_length(length: int) -> bytes:
+def _with(place: int, word: bytes) -> bytes:
+    """A record with something else at this place, and the checksum of that."""
     record = _record()
-    return record[:5] + length.to_bytes(4, "big") + record[9:]
+    body = record[:place] + word + record[place + len(word) : -4]
+    return body + zlib.crc32(body).to_bytes(4, "little")
 
 
 DAMAGED = {
@@ -121,11 +124,11 @@ DAMAGED = {
     "cut in the header": _record()[:30],
     "cut in the payload": _record()[:-1],
     "grown": _record() + b"x",
-    "another version": b"\x02" + _record()[1:],
+    "another version": _with(0, b"\x01"),
     "flipped bit": _record()[:-5] + bytes([_record()[-5] ^ 1]) + _record()[-4:],
-    "flipped checksum": _record()[:2] + bytes([_record()[2] ^ 1]) + _record()[3:],
-    "two gigabytes of header": _with_length(2**31),
-    "no header": _with_length(0),
+    "flipped checksum": _record()[:-2] + bytes([_record()[-2] ^ 1]) + _record()[-1:],
+    "two gigabytes of header": _with(5, (2**31).to_bytes(4, "big")),
+    "half a header": _with(5, (9).to_bytes(4, "big")),
 }
 
 

@@ -1,6 +1,7 @@
 """`paceline cache`, as a user meets it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from paceline import Runtime, Source, SyncRuntime
+from paceline.cli import cache
 from paceline.cli.cache import short_time
 from paceline.config import load
+from paceline.results import StoredResult
 from tests.e2e.command_line import Cli, process
 
 WRITER = "EFFECT = 'write'\ndef run(query):\n    open('written', 'a').write(query)\n"
@@ -101,6 +104,48 @@ def test_results_are_listed_and_shown(cli: Cli) -> None:
     assert (said.code, "A LONG TEXT" in said.out, "user/ada" in said.out) == (0, True, True)
     data = cli("cache", "get", large["key"], "--json").data
     assert (data["name"], data["value"]) == ("echo", ("a long text " * 20).upper())
+
+
+def test_a_result_is_shown_in_units_for_people(cli: Cli) -> None:
+    """`get` shows sizes, times and prices as people read them; with `--json` they are numbers."""
+    cli("run", "echo", "a", "--user", "ada")
+    (one,) = kept(cli)
+    said = cli("cache", "get", one["key"][:12]).out
+    shown = dict(line.split(maxsplit=1) for line in said.split("\n\n")[0].splitlines())
+    assert list(shown) == [
+        "FIELD", "key", "agent", "scope", "input", "bytes", "age", "expires", "took",
+    ]  # fmt: skip
+    for field in ("age", "took", "expires"):
+        assert re.fullmatch(r"[0-9.]{1,7} (ms|s|min|h|d)", shown[field]), shown[field]
+    assert shown["expires"] == "5 min"
+    data = cli("cache", "get", one["key"][:12], "--json").data
+    assert all(type(data[field]) is float for field in ("age_s", "remaining_s", "cost_s"))
+    dear = StoredResult(
+        key="3f", name="a", scope="global", summary="x", tags=("docs", "mail"), tiers=("warm",),
+        size_bytes=12_345, age_s=None, remaining_s=None, cost_s=90_000.0, cost_usd=0.0125,
+    )  # fmt: skip
+    assert cache.described(dear) == [
+        ("key", "3f"), ("agent", "a"), ("scope", "global"), ("input", "x"),
+        ("tags", "docs, mail"), ("bytes", "12,345"), ("expires", "never"), ("took", "25 h"),
+        ("cost", "$0.0125"),
+    ]  # fmt: skip
+
+
+def test_a_directory_in_place_of_the_file_is_explained(cli: Cli, place: Path) -> None:
+    """A cache file that is a directory costs no call; what it is and what to do is said by each
+    command that needs it, and it is left as it is."""
+    wrong = place / ".paceline" / "cache.db"
+    wrong.mkdir(parents=True)
+    said = cli("run", "echo", "a")
+    assert (said.code, said.out) == (0, "A\n")
+    results = [said, *(cli("cache", *words) for words in (("ls",), ("stats",), ("get", "ab")))]
+    assert [said.code for said in results] == [0, 1, 1, 1]
+    for said in (*results, cli("cache", "clear"), cli("doctor")):
+        text = " ".join((said.out + said.err).split())
+        assert f"{wrong} is not a file" in text
+        assert f"Remove {wrong}; a new one is made." in text
+        assert "writable" not in text
+    assert wrong.is_dir()
 
 
 @pytest.mark.parametrize(("key", "word"), [("0" * 64, "no result"), ("not-a-key", "hexadecimal")])

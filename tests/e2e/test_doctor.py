@@ -1,15 +1,21 @@
 """`paceline doctor` finds what is wrong, and says what to do about it."""
 
+import asyncio
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from paceline.cli.doctor_shared import examine_shared
 from paceline.cli.doctor_state import examine_state
+from paceline.config import CacheSettings, shown_address
 from paceline.home import Home
+from paceline.testing.virtual_time import run as run_virtual
 from tests.e2e.command_line import Cli
+from tests.redis_server import RedisServer
 from tests.security.shell_host import AS_ROOT
 
 SHOWN_AS = {"history.db": "history", "cache.db": "result cache", "generations": "generations"}
@@ -77,6 +83,96 @@ def test_files_that_are_not_ours_any_more(
     assert word in found["detail"]
     assert found["next_step"]
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost", "redis://", "redis://h:70000", "redis://h/x", "redis://h/?foo=1",
+     "http://ada:hunter22@h", "redis://:hun/ter22@h", "redis:/hunter22@h", "redis://h:hunter22"],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [("run", "echo", "x"), ("doctor",), ("cache", "clear")])
+def test_a_wrong_address_names_its_setting(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch, address: str, command: tuple[str, ...]
+) -> None:
+    """An address of the shared tier that is none is told with the setting, what was given without
+    its password, and what there may be."""
+    (place / ".paceline").mkdir()
+    monkeypatch.setenv("PACELINE_CACHE_SHARED_URL", address)
+    said = cli(*command)
+    text = " ".join((said.out + said.err).split())
+    assert said.code == (1 if command == ("doctor",) else 2)
+    assert f"cache.shared_url: {shown_address(address)} is no address of a Redis server" in text
+    assert "redis://HOST:PORT/DB" in text
+    assert "ter22" not in text
+
+
+def test_the_shared_tier_is_tried(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared tier that is set is tried: version and time of an answer are told, and its password
+    is not; without one nothing is said of it."""
+    assert "shared tier" not in findings(cli)
+    with RedisServer(("requirepass", "hunter22")) as server:
+        url = server.url.replace("//", "//:hunter22@")
+        monkeypatch.setenv("PACELINE_CACHE_SHARED_URL", url)
+        found = findings(cli)["shared tier"]
+        assert found["state"] == "ok"
+        shown = re.fullmatch(
+            rf"127\.0\.0\.1:{server.port}: (Redis|Valkey) \d+\.\d+\.\d+, answers in .* ms",
+            found["detail"],
+        )
+        assert shown, found["detail"]
+        monkeypatch.setenv("PACELINE_CACHE_SHARED_BUDGET_S", "0.000001")
+        found = findings(cli)["shared tier"]
+        assert (found["state"], "cache.shared_budget_s" in found["next_step"]) == ("warning", True)
+        monkeypatch.setenv("PACELINE_CACHE_ENABLED", "false")
+        assert "cache.enabled is off" in findings(cli)["shared tier"]["detail"]
+        monkeypatch.delenv("PACELINE_CACHE_ENABLED")
+        monkeypatch.setenv("PACELINE_CACHE_SHARED_URL", url.replace("hunter22", "hunter23"))
+        said = cli("doctor")
+        assert said.code == 1
+        assert "WRONGPASS" in said.out
+        assert "hunter2" not in said.out
+    said = cli("doctor", "--json")
+    assert (said.code, "hunter2" in said.out) == (1, False)
+    found = {finding["what"]: finding for finding in said.data["findings"]}["shared tier"]
+    assert found["state"] == "broken"
+    assert f"127.0.0.1:{server.port} is not used" in found["detail"]
+    assert "cache.shared_url" in found["next_step"]
+
+
+def test_a_shared_tier_that_says_nothing_takes_no_long_time() -> None:
+    """A server that accepts and never answers is told after two seconds."""
+
+    async def main() -> None:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            settings = CacheSettings(shared_url=f"redis://127.0.0.1:{port}")
+            loop = asyncio.get_running_loop()
+            start = loop.time()
+            found = [finding async for finding in examine_shared(settings)]
+            assert loop.time() - start < 2.1
+        (said,) = found
+        assert said.state == "broken"
+        assert f"127.0.0.1:{port} is not used: it does not answer" in said.detail
+        assert "cache.shared_url" in said.next_step
+
+    run_virtual(main())
+
+
+def test_the_address_in_the_doctors_list_has_no_password(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings are listed with what is given, and no password of an address, whatever is in it."""
+    monkeypatch.setenv("PACELINE_CACHE_ENABLED", "false")
+    for password in ("hunter22", "hun@ter22", "hun/ter22"):
+        monkeypatch.setenv("PACELINE_CACHE_SHARED_URL", f"redis://:{password}@h:1/0")
+        said = cli("doctor", "--json")
+        assert "ter22" not in said.out
+        assert "redis://[redacted]@h:1/0 (from PACELINE_CACHE_SHARED_URL)" in said.out
 
 
 def test_a_state_directory_that_is_none(cli: Cli, place: Path) -> None:

@@ -53,6 +53,15 @@ async def calls() -> None:
         assert_type(runtime.metrics.snapshot(), Snapshot)
     with SyncRuntime() as scripts:
         assert_type(scripts.run("length", "x", caller=Caller("ada")), Outcome)
+        assert_type(scripts.results.stats(window_s=60), ResultStats)
+        assert_type(scripts.results.entries(10, "size", agent="a"), list[StoredResult])
+        assert_type(scripts.results.get("3f9a"), OpenedResult)
+        assert_type(scripts.results.free("tag"), int)
+        assert_type(scripts.results.clear("a"), int)
+        assert_type(scripts.results.remove(prefix="a"), int)
+        assert_type(scripts.results.warm([("a", "y")], user="ada"), WarmReport)
+        assert_type(scripts.results.warm_from_history(top=5), WarmReport)
+        scripts.results.invalidate("tag")
 
 
 def plans(call: Call) -> Plan:

@@ -247,7 +247,7 @@ def test_a_tool_is_run_where_there_is_no_run() -> None:
 
 def test_bad_tools_are_named() -> None:
     """Tools that cannot be called or share a name are refused."""
-    with pytest.raises(AgentLoadError, match="tool 'int' is a int that cannot be called"):
+    with pytest.raises(AgentLoadError, match="tool 'int' cannot be called: it is of type int"):
         spec_of(tools=[3])
     with pytest.raises(AgentLoadError, match="two tools are called 'echo'"):
         spec_of(tools=[echo, functools.wraps(echo)(lambda q: q)])
@@ -340,7 +340,7 @@ def test_trouble_in_a_plan_is_typed() -> None:
     with pytest.raises(AgentError, match="failed to plan: ZeroDivisionError") as caught:
         spec_of(plan=lambda q: 1 / 0).plan("q", {})
     assert not caught.value.may_have_started
-    with pytest.raises(AgentError, match="returned a dict"):
+    with pytest.raises(AgentError, match="returned a value of type dict"):
         spec_of(plan=lambda q: {}).plan("q", {})
 
 

@@ -10,13 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import dictionaries, sampled_from, text, tuples
 
+from paceline import LRUCache, TieredCache, cached
 from paceline.agents import result_cache
+from paceline.agents.context import NO_ARGUMENTS
 from paceline.agents.result_cache import AgentCache
 from paceline.cache.entry import PLAIN, About
+from paceline.cache.function.decorator import Options
 from paceline.cache.keys import digest
+from paceline.cache.stack.cache import Places
 from paceline.call import Scope, ScopeLevel, Source
 from paceline.errors import Category, CodecError, InvalidInputError, UnkeyableError
 from paceline.metrics.report import report
+from paceline.runtime import AgentOptions, CallOptions
 from paceline.testing.virtual_time import VirtualClock, run
 
 
@@ -156,6 +161,84 @@ async def test_further_arguments_are_part_of_the_key(cache: AgentCache) -> None:
     assert await cache.get("system", "ls", user_id=2, channel_id=7) is None
     assert await cache.get("system", "ls", user_id=1) is None
     assert await cache.get("system", "ls", channel_id=7, user_id=1) == "alice's files"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ttl", "ttl_seconds"),
+        ("cache_ttl", "ttl_seconds"),
+        ("ttl_second", "ttl_seconds"),
+        ("agent", "agent_name"),
+        ("agentname", "agent_name"),
+        ("caller", "user="),
+        ("usr", "user"),
+        ("scop", "scope"),
+        ("default_ttl", "AgentCache(default_ttl=...)"),
+        ("max_size", "AgentCache(max_entries=...)"),
+        ("fn", "another name"),
+        ("tags", "another name"),
+    ],
+)
+async def test_a_misspelt_option_is_no_further_argument(
+    cache: AgentCache, name: str, meant: str
+) -> None:
+    """A keyword that is an option elsewhere, or nearly one here, is refused and says what to
+    write: it would silently be part of the key and do nothing else. (S1-02, E-05)"""
+
+    async def fail() -> None:
+        raise AssertionError("nothing is to run")
+
+    given: Any = {name: "x"}
+    calls: list[Callable[[], Any]] = [
+        lambda: cache.get("a", "x", **given),
+        lambda: cache.lookup("a", "x", **given),
+        lambda: cache.put("a", "x", 1, **given),
+        lambda: cache.delete("a", "x", **given),
+    ]
+    if name != "fn":
+        calls.append(lambda: cache.get_or_run("a", "x", fail, **given))
+    for call in calls:
+        with pytest.raises(InvalidInputError) as caught:
+            await call()
+        assert repr(name) in str(caught.value)
+        assert meant in caught.value.next_step
+    assert len(cache) == 0
+
+
+OPTIONS = {
+    name
+    for made in (
+        LRUCache, LRUCache.put, TieredCache, TieredCache.put, cached,
+        AgentCache, AgentCache.put, AgentCache.get_or_run,
+    )
+    for name, parameter in inspect.signature(made).parameters.items()
+    if parameter.kind is not parameter.VAR_KEYWORD
+}.union(*(more.__annotations__ for more in (Options, Places, CallOptions, AgentOptions)))  # fmt: skip
+OWN = {"agent_name", "context", "input_data", "scope", "self", "user"}
+"""Taken by every method of AgentCache, as what they are."""
+ARGUMENTS = {
+    "cache", "capabilities", "description", "directory", "name", "result", "value", "version",
+}  # fmt: skip
+"""Options elsewhere that promise nothing about how a result is kept, or are given by place."""
+
+
+def test_every_option_there_is_can_be_told_from_an_argument() -> None:
+    """Each option of a cache, a call or an agent that promises something about a result is known
+    to AgentCache. (S1-02)"""
+    unknown = sorted(OPTIONS - OWN - ARGUMENTS - NO_ARGUMENTS.keys())
+    assert [name for name in unknown if "ttl" not in name.split("_")] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["user_id", "channel_id", "guild", "lang", "model", "session", "username", "score", "x"]
+)
+async def test_other_names_are_arguments(cache: AgentCache, name: str) -> None:
+    """What resembles no option is a further argument, as bots have them. (S1-02, E-05)"""
+    given: Any = {name: 1}
+    await cache.put("a", "x", 1, **given)
+    assert await cache.get("a", "x", **given) == 1
+    assert await cache.get("a", "x") is None
 
 
 async def test_lifetimes(cache: AgentCache, clock: _Clock) -> None:
@@ -562,3 +645,11 @@ async def _check_keys() -> None:
     cache = AgentCache()
     await cache.put("a:b", "c", 1)
     assert await cache.get("a", "b:c") is None
+
+
+async def test_repr_tells_how_full_it_is_and_no_value() -> None:
+    """`repr` says how many results there are and may be, and shows none of them."""
+    cache = AgentCache(max_entries=2)
+    await cache.put("agent", "secret input", "secret value")
+
+    assert repr(cache) == "AgentCache(1/2 results)"

@@ -445,6 +445,20 @@ def test_the_file_stays_within_its_limit(path: Path) -> None:
     opened.tier.close()
 
 
+@pytest.mark.parametrize(("max_bytes", "pages"), [(4_000_000, 1_000), (1 << 30, 4_000)])
+def test_the_log_grows_with_the_limit(path: Path, max_bytes: int, pages: int) -> None:
+    """The log of a large file takes 16 MB before it is emptied, that of a small one what SQLite
+    gives it."""
+    opened = _Opened(path, max_bytes)
+    told: list[int] = []
+    files = opened.tier._files
+    assert files is not None
+    files.writer.run(lambda db: told.extend(db.execute("PRAGMA wal_autocheckpoint").fetchone()))
+    assert opened.tier.flush(30)
+    assert told == [pages]
+    opened.tier.close()
+
+
 def test_without_eviction_the_limit_is_met_hard(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -519,4 +533,26 @@ def test_threads_share_the_tier(path: Path) -> None:
     assert wrong == []
     assert [opened.get(bytes([n]) * 32) for n in range(20)] == [bytes([n]) * 320 for n in range(20)]
     assert opened.trouble == []
+    opened.tier.close()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_was_taken_away_in_use_is_begun_anew(path: Path, replaced: bool) -> None:
+    """A file that is removed, or replaced by another, under a running process is told, and results
+    are kept in a new one. (D82)"""
+    opened = _Opened(path)
+    opened.put(b"k" * 32, b"old")
+    opened.tier.check()
+    assert opened.trouble == []
+
+    path.unlink()
+    if replaced:
+        path.write_bytes(b"")
+    opened.tier.check()
+
+    assert "removed or replaced" in str(opened.trouble[0])
+    assert opened.get(b"k" * 32) is None
+    opened.put(b"n" * 32, b"new")
+    assert opened.get(b"n" * 32) == b"new"
+    assert path.stat().st_size
     opened.tier.close()

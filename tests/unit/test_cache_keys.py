@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from paceline.cache import keys
 from paceline.cache.entry import Ledger, Table
-from paceline.cache.function.keys import FunctionKeys, Instances
+from paceline.cache.function.keys import FunctionKeys
+from paceline.cache.function.tables import Instances
 from paceline.cache.keys import KEY_BYTES, CallKeys, call_key, canonical, digest
 from paceline.call import Call, Caller, Effect, Kind, Plan, Scope, ScopeLevel
 from paceline.errors import InvalidInputError, UnkeyableError
@@ -421,7 +422,7 @@ def test_a_method_has_a_table_for_each_instance() -> None:
     gc.collect(0)
     assert len({id(table) for table in seen}) == 50
     assert abandoned == seen
-    assert len(tables) == len(tables.finds) == 2
+    assert len(tables) == len(tables.kept) == 2
 
 
 def test_instances_that_cannot_be_told_apart_are_refused() -> None:

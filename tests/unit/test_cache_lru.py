@@ -504,3 +504,11 @@ def test_entries_are_removed_by_what_they_are(cache: LRUCache) -> None:
     assert len(cache) == 1
     with pytest.raises(InvalidInputError):
         cache.invalidate()
+
+
+def test_repr_tells_how_full_it_is_and_no_value() -> None:
+    """`repr` says how many entries there are and may be, and shows none of them."""
+    cache = LRUCache(max_size=2)
+    cache.put("secret key", "secret value")
+
+    assert repr(cache) == "LRUCache(1/2 entries)"

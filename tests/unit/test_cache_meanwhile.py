@@ -48,6 +48,8 @@ def _unexpected(exc: StorageError) -> None:
 class Shared:
     """A tier of several machines that takes a second to answer; nobody has its leases."""
 
+    connected = True
+
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
 
@@ -466,7 +468,7 @@ def test_a_look_that_fails_leaves_no_lease(tmp_path: Path) -> None:
         leases = FileLeases(tmp_path / "l", on_trouble=_unexpected, rng=random.Random(1))
         claims = Claims[None](None, leases, None, patience_s=1, clock=clock)
         with pytest.raises(RuntimeError):
-            async with claims.hold(KEY, look, fetch, wait=True):
+            async with claims.hold(KEY, look, fetch):
                 pass
         assert leases.acquire(KEY) is not None
         leases.close()
@@ -489,7 +491,7 @@ def test_patience_is_for_processes_and_machines_together(tmp_path: Path) -> None
         shared = Shared()
         claims = Claims[None](None, mine, shared, patience_s=10, clock=clock)
         start_ns = clock.monotonic_ns()
-        async with claims.hold(KEY, lambda: None, lambda: shared.lease(KEY, 1), wait=True):
+        async with claims.hold(KEY, lambda: None, lambda: shared.lease(KEY, 1)):
             assert clock.monotonic_ns() - start_ns <= 10.1e9
         for leases in (mine, theirs):
             leases.close()

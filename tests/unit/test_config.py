@@ -6,8 +6,9 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 
-from paceline.config import Given, Settings, given, load
+from paceline.config import Given, Settings, given, load, shown_address
 from paceline.errors import ConfigError
+from paceline.redaction import Redactor
 
 SECTIONS = get_type_hints(Settings)
 EVERY_KEY = [
@@ -129,6 +130,62 @@ def test_a_wrong_value_says_where_it_is_from(
             load(**options)
         assert str(caught.value).startswith(f"{section}.{key}: ")
         assert str(caught.value).endswith(f"(from {source})")
+
+
+@pytest.mark.parametrize(
+    ("place", "allowed"),
+    [
+        ("cache.policy", ("auto", "gdsf", "lirs", "lru", "s3fifo", "w-tinylfu")),
+        ("hostexec.mode", ("embedded", "service", "off")),
+        ("hostexec.sandbox", ("auto", "bubblewrap", "landlock", "limits")),
+    ],
+)
+@pytest.mark.parametrize("value", ["of", "password=hunter22", 5, None])
+def test_a_choice_lists_what_there_is(place: str, allowed: tuple[str, ...], value: object) -> None:
+    """A wrong value of a setting with few values is told with what was given, what there is, and
+    the nearest; nothing that may be a secret is repeated."""
+    section, key = place.split(".")
+    with pytest.raises(ConfigError) as caught:
+        load(overrides={section: {key: value}})
+    said = str(caught.value)
+    assert said.startswith(f"{place}: {Redactor().text(repr(value))} is none of ")
+    assert all(f'"{choice}"' in said for choice in allowed)
+    assert "hunter22" not in said
+    if (place, value) == ("hostexec.mode", "of"):
+        assert caught.value.next_step == 'Did you mean "off"?'
+
+
+def test_a_wrong_value_says_what_was_given() -> None:
+    """What was given is repeated beside what was expected."""
+    with pytest.raises(ConfigError, match=r"run\.threads: 'many' is refused: expected `int`"):
+        load(environ={"PACELINE_RUN_THREADS": "many"})
+    with pytest.raises(ConfigError, match=r"run\.timeout_s: 0 is refused: expected `float` > 0"):
+        load(overrides={"run": {"timeout_s": 0}})
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("redis://ada:hunter22@h:6379", "redis://[redacted]@h:6379"),
+        ("redis://:hun/ter22@h", "redis://[redacted]@h"),
+        ("redis://:hun@ter22@h", "redis://[redacted]@h"),
+        ("redis://hunter22@h", "[redacted]@h"),
+        ("redis:/hunter22@h", "[redacted]@h"),
+        ("ada:hunter22@h", "[redacted]@h"),
+        ("redis://:hunter22", "redis://:[redacted]"),
+        ("redis://h:hunter22/0", "redis://h:[redacted]"),
+        ("redis://:12345", "redis://:[redacted]"),
+        ("redis://h:123456", "redis://h:[redacted]"),
+        ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+        ("unix:///s?password=hunter22", "unix:///s?password=[redacted]"),
+        ("hunter22", "hunter22"),  # this could be a host
+    ],
+)
+def test_an_address_is_shown_without_its_password(address: str, text: str) -> None:
+    """However an address is mistyped, what may be its password is not shown; the rest is."""
+    assert shown_address(address) == text
 
 
 def test_it_can_be_asked_where_values_are_from(tmp_path: Path) -> None:

@@ -518,6 +518,49 @@ async def test_the_calls_worth_most_are_made_again(make: Make) -> None:
             assert (await first.results.warm_from_history(window_s=600)).warmed == 0
 
 
+async def test_what_may_not_be_made_ahead_takes_no_place(make: Make) -> None:
+    """The calls worth most are chosen among those that may be made ahead: however much writing,
+    what is not kept and what is gone would have saved, it takes no place, is not run and not
+    counted. (S1-52)"""
+    clock = VirtualClock()
+    async with make(clock=clock) as runtime:
+        agents = Agents(runtime)
+
+        @runtime.agent("gone", effect="read", cache_ttl=60, scope="global")
+        async def gone(query: str) -> str:
+            clock.advance(100)
+            return query
+
+        @runtime.agent("heavy", effect="write")
+        async def heavy(query: str) -> str:
+            agents.runs.append(f"!{query}")
+            clock.advance(100)
+            return query
+
+        @runtime.agent("light", effect="read", cache_ttl=60, scope="global")
+        async def light(query: str) -> str:
+            clock.advance("abc".index(query) + 1)
+            return query
+
+        for number in range(5):
+            for name in ("heavy", "gone"):
+                await runtime.run(name, f"{name} {number}", user="ada")
+        for query in ("a", "b", "c"):
+            await runtime.run("light", query)
+    async with make(clock=clock) as later:
+        agents = Agents(later)
+        later.agent("heavy", effect="write")(heavy)
+        later.agent("light", effect="read", cache_ttl=60, scope="global")(light)
+        await later.results.clear()
+        report = await later.results.warm_from_history(top=2)
+        assert (report.warmed, report.refused, report.failed) == (2, 0, 0)
+        assert (await later.run("light", "c")).source is Source.HOT
+        assert (await later.run("light", "b")).source is Source.HOT
+        assert (await later.run("light", "a")).source is Source.EXECUTED
+        assert (await later.results.warm_from_history(top=0)).warmed == 0
+    assert agents.runs == []
+
+
 async def test_what_was_not_recorded_in_full_is_not_made_again(make: Make, tmp_path: Path) -> None:
     """An input with a secret, one that JSON does not give back as it was, failed calls and those
     of nobody's session are not made again. (S1-52)"""

@@ -351,6 +351,14 @@ def test_moves_never_prolong_a_life() -> None:
     assert cache.get("k") is None
 
 
+def test_it_says_how_full_it_is(make: Callable[..., TieredCache]) -> None:
+    """`repr` tells what each tier holds and may hold, and nothing of the values."""
+    cache = make(1, 2, 3)
+    for key in ("secret", "b", "c"):
+        cache.put(key, "secret", priority="hot")
+    assert repr(cache) == "TieredCache(hot=1/1, warm=2/2, cold=0/3)"
+
+
 def test_figures_of_the_last_minutes(clock: VirtualClock) -> None:
     """The hit rate of a window is that of the requests in it. (S0-39, S0-76)"""
     cache = TieredCache(clock=clock)

@@ -216,7 +216,7 @@ def _runnable(where: str, what: str, tool: object) -> Entry:
         if callable(candidate):
             return candidate
     raise AgentLoadError(
-        f"{where}: {what} is a {type(tool).__name__} that cannot be called",
+        f"{where}: {what} cannot be called: it is of type {type(tool).__name__}",
         next_step="Give it a method run(query), or make it a function.",
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast, final
 
 from paceline.agents.call_log import CallLog, Execution
+from paceline.agents.context import check_context
 from paceline.agents.kept_results import Hit, KeptResult, KeptResults, SharedResults
 from paceline.cache.flight import SingleFlight
 from paceline.cache.keys import digest
@@ -40,7 +41,8 @@ class AgentCache:
     A result is found by those who give the same agent, input, further arguments (`context`) and
     circle, and by nobody else. The circle is `user`, or what `scope` says: a whole `Scope`, or
     `"global"` for what is the same for everybody. Without either it is that of all who name
-    nobody, so who serves several people has to name them.
+    nobody, so who serves several people has to name them. A keyword that is an option elsewhere,
+    such as `ttl`, or nearly one here, is refused with InvalidInputError: it is no argument.
 
     Results are what callers put: an error message that is put as a result is served as one. What
     is handed out is a copy where it can be changed. Inputs and context need a canonical form
@@ -70,6 +72,9 @@ class AgentCache:
         self._log = CallLog(self.metrics, clock=self._clock, enabled=enable_metrics)
         self._results = KeptResults(max_entries, clock=self._clock, shared=shared)
         self._flights = SingleFlight[tuple[int, bytes], _Made[Any]]()
+
+    def __repr__(self) -> str:
+        return f"AgentCache({len(self)}/{self.max_entries} results)"
 
     def __len__(self) -> int:
         """Results kept in this process."""
@@ -269,4 +274,5 @@ def _circle(scope: Scope | ScopeLevel | str | None, user: str | None) -> Scope:
 
 
 def _key(agent_name: str, input_data: object, circle: Scope, context: dict[str, object]) -> bytes:
+    check_context(context)
     return digest(("agent result", agent_name, input_data, circle, context))

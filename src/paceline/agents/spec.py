@@ -118,7 +118,7 @@ class AgentSpec:
             raise AgentError(f"{self.name} failed to plan: {type(exc).__name__}: {exc}") from exc
         if not isinstance(plan, Plan):
             raise AgentError(
-                f"plan of {self.name} returned a {type(plan).__name__}",
+                f"plan of {self.name} returned a value of type {type(plan).__name__}",
                 next_step="Return a paceline Plan.",
             )
         if problem := _problem(plan):

@@ -202,14 +202,17 @@ def _write_record(value: object, depth: int) -> bytes:
 def _fields(value: object, names: tuple[str, ...], depth: int) -> bytes:
     if not set(getattr(value, "__dict__", ())).issubset(names):
         raise UnkeyableError(
-            f"a {type(value).__qualname__} with attributes beside its fields cannot be a cache key"
+            f"a value of type {type(value).__qualname__} has attributes beside its fields,"
+            " so it cannot be a cache key"
         )
     try:
         held = {name: getattr(value, name) for name in names}
     except (
         Exception
     ) as exc:  # reading a field may run the value's own code, which may raise anything
-        raise UnkeyableError(f"a {type(value).__qualname__} lacks a field: {exc}") from exc
+        raise UnkeyableError(
+            f"a value of type {type(value).__qualname__} lacks a field: {exc}"
+        ) from exc
     return _class_name(type(value), value) + _write_dict(held, depth)
 
 
@@ -221,7 +224,7 @@ def _class_name(kind: type, value: object) -> bytes:
 
 
 def _refusal(value: object) -> UnkeyableError:
-    return UnkeyableError(f"a {type(value).__qualname__} has no canonical form")
+    return UnkeyableError(f"a value of type {type(value).__qualname__} has no canonical form")
 
 
 _WRITERS: Final[dict[type, _Writer]] = {

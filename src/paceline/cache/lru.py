@@ -26,7 +26,6 @@ _HOLD: Final[dict[str, Callable[[object], tuple[Form, Any]]]] = {
     "copy": hold_copy,
 }
 
-_SHARED: Final = Form.SHARED
 _BLIND_TO_COST: Final = ("lru", "s3fifo", "lirs", "w-tinylfu")
 
 
@@ -132,6 +131,9 @@ class LRUCache:
         """The value under a key, or a default."""
         self._past = self.tier.stats()
 
+    def __repr__(self) -> str:
+        return f"LRUCache({len(self)}/{self.max_size} entries)"
+
     def __len__(self) -> int:
         return len(self.tier)
 
@@ -211,7 +213,7 @@ class LRUCache:
 
 def _make_get(tier: MemoryTier[Hashable, Any]) -> _Get:
     # What it needs is in cells of its own instead of in a cache: that is a quarter quicker.
-    find, now_ns, touch = tier.main.entries.get, tier.now_ns, tier.touch
+    find, now_ns, touch, shared = tier.main.entries.get, tier.now_ns, tier.touch, Form.SHARED
 
     def get(key: Hashable, default: Any = None) -> Any:
         entry = find(key)
@@ -219,7 +221,7 @@ def _make_get(tier: MemoryTier[Hashable, Any]) -> _Get:
             if now_ns() < entry.fresh_ns:
                 entry.uses += 1
                 touch(entry)
-                return entry.value if entry.form is _SHARED else thaw(entry.form, entry.value)
+                return entry.value if entry.form is shared else thaw(entry.form, entry.value)
             tier.expire(entry)
         tier.misses += 1
         return default

@@ -40,6 +40,11 @@ class SharedTier(Protocol):
     See `paceline.cache.redis.tier`.
     """
 
+    @property
+    def connected(self) -> bool:
+        """Whether it can be asked at present."""
+        ...
+
     async def get(self, key: bytes) -> Found | None:
         """The valid value under this key, or None."""
         ...

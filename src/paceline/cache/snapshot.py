@@ -117,7 +117,7 @@ def _encoded(value: object, type_: Any) -> bytes:
     # A declared type says less than the value where a field may be anything, and `==` says less
     # than its canonical form: 1 == 1.0, and a class may compare what it likes.
     if type_ is not None and _canonical(decode(data, type_)) != _canonical(value):
-        raise CodecError(f"a {type(value).__qualname__} would not come back as it is")
+        raise CodecError(f"a value of type {type(value).__qualname__} would not come back as it is")
     return data
 
 
@@ -125,7 +125,9 @@ def _canonical(value: object) -> bytes:
     try:
         return canonical(value)
     except Exception as exc:  # it has none, or reading it runs code that may raise anything
-        raise CodecError(f"a {type(value).__qualname__} may not come back as it is") from exc
+        raise CodecError(
+            f"a value of type {type(value).__qualname__} may not come back as it is"
+        ) from exc
 
 
 def _shareable(value: object) -> bool:
@@ -138,7 +140,9 @@ def _copied(value: object) -> object:
     try:
         return copy.deepcopy(value)
     except Exception as exc:  # copying runs the value's own code, which may raise anything
-        raise CodecError(f"a {type(value).__qualname__} can be neither stored nor copied") from exc
+        raise CodecError(
+            f"a value of type {type(value).__qualname__} can be neither stored nor copied"
+        ) from exc
 
 
 class _UnfreezableError(Exception):

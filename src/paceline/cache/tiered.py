@@ -4,12 +4,11 @@ A result has one moment of expiry, which moving between tiers does not change: h
 the lifetime that is left, and what memory has no room for goes down with it.
 """
 
-import asyncio
 import contextlib
 import functools
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, final
 
 import msgspec
@@ -19,6 +18,7 @@ from paceline.cache.disk.leases import FileLeases
 from paceline.cache.disk.tier import DiskTier
 from paceline.cache.entry import PLAIN, About, Entry
 from paceline.cache.memory.tier import NEVER_NS, MemoryTier, lifetime_ns
+from paceline.cache.sending import Sending
 from paceline.cache.shared import Found, SharedTier
 from paceline.cache.snapshot import Form, Snapshot
 from paceline.cache.statistics import Totals
@@ -32,6 +32,8 @@ __all__ = ["Freshness", "Hit", "Kept", "ResultCache", "scope_text"]
 _log = logging.getLogger("paceline")
 _SUMMARY: Final = 120
 _LONG: Final = 4_000  # cut before it is read, so that no secret is cut in two where it shows
+_NEWER_NS: Final = 100_000_000
+"""A result that ends this much later is another: tiers tell the end of one to less than that."""
 _LONGEST_GRACE_NS: Final = NEVER_NS // 4
 """36 years, so that it can be taken off again from the sum of it and a lifetime."""
 
@@ -53,6 +55,16 @@ class Kept(NamedTuple):
 
     hit: Hit
     snapshot: Snapshot
+
+
+class _Wanted(NamedTuple):
+    """What is looked for in lower tiers: a fresh result for a request; or, with `newer_ns`, one
+    that is fresh beyond this moment, to take the place of one that is still served."""
+
+    key: bytes
+    result_type: Any
+    scope: Scope | None
+    newer_ns: int = 0
 
 
 class Freshness(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +117,7 @@ class ResultCache:
         self._default_ns = lifetime_ns(self._freshness.default_ttl_s)
         self._rng = random.Random(clock.wall_ns()) if rng is None else rng  # noqa: S311 (spreads expiries; guards nothing)
         self._redact = redact
-        self._sending: set[asyncio.Task[object]] = set()
+        self._sending = Sending()
         self.foreign = 0
         """Values that were stored for others than their key says, and so were not used."""
 
@@ -174,17 +186,7 @@ class ResultCache:
     ) -> Kept | None:
         """The result from the shared tier, kept here from now on, unless it was removed while it
         was asked for; None if it has none."""
-        since = self.epoch
-        found = await self._shared.get(key) if self._shared is not None else None
-        if found is None or self._is_foreign(found.about, scope):
-            return None
-        kept = self._taken(found, Source.COLD, result_type)
-        if kept is None or self._is_outdated(since, key, found.about):
-            return kept
-        self._keep(key, kept.snapshot, _fresh_ns(found), found.about)
-        if self._disk is not None:
-            self._disk.put(key, found.value, found.remaining_ns, found.about)
-        return kept
+        return await self._fetch(_Wanted(key, result_type, scope))
 
     # -- storing ------------------------------------------------------------------------------
 
@@ -247,10 +249,7 @@ class ResultCache:
     def delete(self, key: bytes) -> None:
         """Removes the result under this key from all tiers."""
         self._memory.delete(key)
-        if self._disk is not None:
-            self._disk.delete(key)
-        if self._shared is not None:
-            self._send(self._shared.delete(key))
+        self._delete_below(key)
 
     def clear(self) -> None:
         """Removes all results from all tiers."""
@@ -258,7 +257,7 @@ class ResultCache:
         if self._disk is not None:
             self._disk.clear()
         if self._shared is not None:
-            self._send(self._shared.clear())
+            self._sending.start(self._shared.clear())
 
     def dropped_elsewhere(self, key: bytes | None) -> None:
         """Another machine replaced or removed this result (None: perhaps any of them)."""
@@ -267,30 +266,37 @@ class ResultCache:
             return
         self._memory.delete(key)
         if self._disk is not None and (found := self._disk.get(key)) is not None:
-            self._send(self._follow(key, found.value))
+            self._sending.start(self._follow(key, found.value))
 
     # -- one computation for all ----------------------------------------------------------------
 
     def claim(
-        self, key: bytes, result_type: Any = None, scope: Scope | None = None, *, wait: bool = True
+        self, key: bytes, result_type: Any = None, scope: Scope | None = None
     ) -> contextlib.AbstractAsyncContextManager[Kept | None]:
         """Holds the right to compute this result, alone among all processes and machines.
 
         Where another computes it, waits for that one's result and gives it; when there is still
         none after `lease_wait_s` seconds, nothing is held. What is put before the end can be
-        found before others may compute. With `wait` False never waits.
+        found before others may compute.
         """
-        return self._claims.hold(
-            key,
-            functools.partial(self._look_below, key, result_type, scope),
-            functools.partial(self.fetch, key, result_type, scope),
-            wait=wait,
-        )
+        wanted = _Wanted(key, result_type, scope)
+        look = functools.partial(self._look_below, wanted)
+        return self._claims.hold(key, look, functools.partial(self._fetch, wanted))
+
+    def renewal(
+        self, key: bytes, result_type: Any = None, scope: Scope | None = None
+    ) -> contextlib.AbstractAsyncContextManager[bool]:
+        """As `claim`, for a result that is still served: whether to compute it anew. Not while
+        another does, who is not waited for; nor when one has, whose result is kept here then."""
+        entry = self._memory.find(key)
+        ends_ns = 0 if entry is None or entry.terms is None else entry.terms.expires_ns
+        wanted = _Wanted(key, result_type, scope, ends_ns + _NEWER_NS)
+        look = functools.partial(self._look_below, wanted)
+        return self._claims.take(key, look, functools.partial(self._fetch, wanted))
 
     async def settle(self) -> None:
         """Waits until what was sent to the shared tier has arrived or was given up."""
-        while self._sending:
-            await asyncio.wait(self._sending)
+        await self._sending.settle()
 
     # -- tiers ----------------------------------------------------------------------------------
 
@@ -331,28 +337,37 @@ class ResultCache:
         self._keep(key, Snapshot.of_payload(found.value, value), fresh_ns, about)
         return self._counted(Hit(value, Source.WARM, about.cost_ns), about)
 
-    def _look_below(self, key: bytes, result_type: Any, scope: Scope | None) -> Kept | None:
+    def _look_below(self, wanted: _Wanted) -> Kept | None:
         """The fresh result that another process may have stored meanwhile."""
-        found = self._look_warm(key, scope)
-        kept = None if found is None else self._taken(found, Source.WARM, result_type)
-        if found is not None and kept is not None:
-            self._keep(key, kept.snapshot, _fresh_ns(found), found.about)
-        return kept
+        found = self._look_warm(wanted.key, wanted.scope)
+        return None if found is None else self._taken(wanted, found, Source.WARM, self.epoch)
 
-    def _taken(self, found: Found, source: Source, result_type: Any) -> Kept | None:
-        """A fresh result from below, found after the request was counted as a miss."""
-        if _fresh_ns(found) <= 0:
+    async def _fetch(self, wanted: _Wanted) -> Kept | None:
+        since = self.epoch
+        found = await self._shared.get(wanted.key) if self._shared is not None else None
+        if found is None or self._is_foreign(found.about, wanted.scope):
             return None
-        try:
-            value = decode(found.value, result_type)  # the caller's own, which stays its own
-        except CodecError as exc:
-            _log.info("a stored result is not used: %s", exc)
+        return self._taken(wanted, found, Source.COLD, since)
+
+    def _taken(self, wanted: _Wanted, found: Found, source: Source, since: int) -> Kept | None:
+        """What was found below, if it is good enough; kept in the tiers above, unless it was
+        removed since."""
+        if _fresh_ns(found) <= max(0, wanted.newer_ns - self._clock.monotonic_ns()):
             return None
-        self.totals.warm_hits += source is Source.WARM
-        self.totals.cold_hits += source is Source.COLD
-        self.totals.misses -= 1
-        hit = Hit(value, source, found.about.cost_ns)
-        return Kept(self._counted(hit, found.about), Snapshot.of_payload(found.value, value))
+        kept = _read(found, source, wanted.result_type)
+        if kept is None:
+            return None
+        if not wanted.newer_ns:  # for a request, which was counted as a miss
+            self.totals.warm_hits += source is Source.WARM
+            self.totals.cold_hits += source is Source.COLD
+            self.totals.misses -= 1
+            self._counted(kept.hit, found.about)
+        if self._is_outdated(since, wanted.key, found.about):
+            return None if wanted.newer_ns else kept
+        self._keep(wanted.key, kept.snapshot, _fresh_ns(found), found.about)
+        if self._disk is not None and source is Source.COLD:
+            self._disk.put(wanted.key, found.value, found.remaining_ns, found.about)
+        return kept
 
     def _look_warm(self, key: bytes, scope: Scope | None) -> Found | None:
         found = self._disk.get(key) if self._disk is not None else None
@@ -387,16 +402,19 @@ class ResultCache:
         if payload is None:
             kind = type(snapshot.held).__qualname__
             _log.info("a %s is kept in memory only: it has no encoding", kind)
-            if self._disk is not None:
-                self._disk.delete(key)
-            if self._shared is not None:
-                self._send(self._shared.delete(key))
+            self._delete_below(key)
             return
         kept_ns = min(ttl_ns + _grace_ns(about), NEVER_NS)
         if self._disk is not None:
             self._disk.put(key, payload, kept_ns, about)
         if self._shared is not None:
-            self._send(self._shared.put(key, payload, kept_ns, about))
+            self._sending.start(self._shared.put(key, payload, kept_ns, about))
+
+    def _delete_below(self, key: bytes) -> None:
+        if self._disk is not None:
+            self._disk.delete(key)
+        if self._shared is not None:
+            self._sending.start(self._shared.delete(key))
 
     def demote(self, entry: Entry) -> None:
         """What memory has no room for goes down with the lifetime it has left, unless it is there
@@ -413,21 +431,20 @@ class ResultCache:
         self.totals.saved_usd += about.cost_usd
         return hit
 
-    def _send(self, sending: Coroutine[Any, Any, object]) -> None:
-        """Starts what nobody waits for; without an event loop it is not sent."""
-        try:
-            task = asyncio.get_running_loop().create_task(sending)
-        except RuntimeError:
-            sending.close()
-            return
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
-
 
 def scope_text(scope: Scope) -> str:
     """Who may see a result, to be shown and compared. Not injective: keys are."""
     parts = (scope.tenant, scope.user, scope.session)
     return "/".join([scope.level.value, *[part for part in parts if part is not None]])
+
+
+def _read(found: Found, source: Source, result_type: Any) -> Kept | None:
+    try:
+        value = decode(found.value, result_type)  # the caller's own, which stays its own
+    except CodecError as exc:
+        _log.info("a stored result is not used: %s", exc)
+        return None
+    return Kept(Hit(value, source, found.about.cost_ns), Snapshot.of_payload(found.value, value))
 
 
 def _grace(seconds: float) -> int:

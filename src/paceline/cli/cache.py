@@ -19,7 +19,7 @@ from paceline.results import Order, Results, StoredResult
 from paceline.results.shelves import Shelves, the_result
 from paceline.state import State
 
-__all__ = ["Unwanted", "clear", "counted", "get", "invalidate", "ls", "short_time"]
+__all__ = ["Unwanted", "clear", "counted", "described", "get", "invalidate", "ls", "short_time"]
 
 _KEY: Final = 12
 """Digits of a key that are shown: enough for millions of results."""
@@ -75,9 +75,7 @@ def get(place: Place, key: str, *, as_json: bool) -> int:
     if as_json:
         json_line(msgspec.structs.asdict(result) | {"value": plain(value)})
         return OK
-    fields = msgspec.structs.asdict(result)
-    fields |= {"tags": ", ".join(result.tags) or None, "tiers": None}
-    table(("field", "value"), [(n, str(value)) for n, value in fields.items() if value is not None])
+    table(("field", "value"), described(result))
     line()
     line(value_text(value))
     return OK
@@ -173,6 +171,23 @@ async def _worked(place: Place, work: _Work, notices: list[str]) -> tuple[list[s
             return await work(results)
     finally:
         state.generations.close()
+
+
+def described(result: StoredResult) -> list[tuple[str, str]]:
+    """What is known of a result, in units for people; what is not known is left out."""
+    fields = {
+        "key": result.key,
+        "agent": result.name,
+        "scope": result.scope,
+        "input": result.summary,
+        "tags": ", ".join(result.tags),
+        "bytes": f"{result.size_bytes:,}",
+        "age": "" if result.age_s is None else short_time(result.age_s),
+        "expires": _expires(result.remaining_s),
+        "took": short_time(result.cost_s),
+        "cost": f"${result.cost_usd:.4g}" if result.cost_usd else "",
+    }
+    return [(name, text) for name, text in fields.items() if text]
 
 
 def _row(result: StoredResult) -> tuple[str, ...]:

@@ -2,20 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from paceline.agents.registry import AgentRegistry
 from paceline.cli.completed import completed
 from paceline.cli.doctor_host import examine_host
+from paceline.cli.doctor_shared import examine_shared
 from paceline.cli.doctor_state import examine_state
 from paceline.cli.finding import Finding, broken
 from paceline.cli.output import FAILED, OK, json_line, table
 from paceline.cli.place import Place
 from paceline.clock import SystemClock
-from paceline.config import PREFIX, Settings
+from paceline.config import PREFIX, Settings, shown_address
 from paceline.errors import PacelineError
 from paceline.redaction import Redactor
 
 __all__ = ["doctor"]
+
+_ADDRESSES: Final = frozenset({"cache.shared_url", "hostexec.url"})
 
 
 def doctor(place: Place, dirs: Sequence[Path] | None, *, as_json: bool) -> int:
@@ -34,6 +38,7 @@ def doctor(place: Place, dirs: Sequence[Path] | None, *, as_json: bool) -> int:
 async def _examine(place: Place, chosen: Sequence[Path] | None) -> list[Finding]:
     settings, findings = _settings(place)
     findings += examine_state(place.home)
+    findings += [found async for found in examine_shared(settings.cache)]
     dirs: list[Path] = []
     try:
         dirs = place.agent_dirs(settings, chosen)
@@ -57,11 +62,11 @@ def _settings(place: Place) -> tuple[Settings, list[Finding]]:
         given = place.given()
     except PacelineError:
         return settings, findings  # whose error says the place already
-    mask = Redactor().text
     for name, (value, source) in given.items():
         variable = PREFIX + name.replace(".", "_").upper()
         where = variable if variable in place.environ else source
-        findings.append(Finding(name, "ok", f"{mask(str(value))} (from {where})"))
+        shown = shown_address if name in _ADDRESSES else Redactor().text
+        findings.append(Finding(name, "ok", f"{shown(str(value))} (from {where})"))
     return settings, findings
 
 

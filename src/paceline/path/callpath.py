@@ -30,6 +30,7 @@ from paceline.errors import (
 from paceline.path.attempts import Attempts, left_s
 from paceline.path.identity import Identified, Identity
 from paceline.path.job import Execution, Job, place
+from paceline.path.pauses import Pauses
 
 __all__ = ["CallPath", "Observer"]
 
@@ -75,6 +76,7 @@ class CallPath:
         self._observers = tuple(observers)
         self._instance = instance
         self._refreshing: dict[object, asyncio.Task[Outcome]] = {}
+        self._pauses = Pauses(clock)
 
     async def run(self, call: Call, job: Job, *, use_cache: bool = True) -> Outcome:
         """The outcome of a call. Raises nothing but the caller's own cancellation."""
@@ -115,6 +117,8 @@ class CallPath:
 
     def _refresh(self, call: Call, job: Job, identified: Identified) -> None:
         """Has a result computed anew that is still served; nobody waits for it."""
+        if not self._pauses.over(identified.key):
+            return
         where = place(call, identified, frozenset())
         at_it = where in self._refreshing or self._flight.joinable(where) is not None
         if at_it or len(self._refreshing) >= _MOST_REFRESHES:
@@ -130,7 +134,6 @@ class CallPath:
         task = asyncio.create_task(self._wait(again, execution, self._clock.monotonic_ns()))
         self._refreshing[where] = task
         task.add_done_callback(lambda _: self._refreshing.pop(where, None))
-        self._cache.totals.refreshes += 1
 
     async def _wait(self, call: Call, execution: Execution, start_ns: int) -> Outcome:
         """Leads or joins an execution, and leaves it at the call's own deadline."""
@@ -153,6 +156,8 @@ class CallPath:
             if task is not None and task.cancelling():
                 self._observe(call, self._timed(call, outcome, start_ns))
                 raise
+        if execution.needless and execution.call is call:
+            return outcome  # nothing was done, and nobody asked
         return self._observe(call, self._timed(call, outcome, start_ns))
 
     def _execution(self, call: Call, job: Job, identified: Identified | None) -> Execution:
@@ -173,7 +178,7 @@ class CallPath:
                 return outcome  # nobody waits for it
             if not joined:
                 return self._or_last(execution, outcome)
-            if self._cut_short(call, execution, outcome):
+            if execution.needless or self._cut_short(call, execution, outcome):
                 execution = self._execution(call, execution.job, execution.identified)
                 continue
             value = None
@@ -234,20 +239,36 @@ class CallPath:
         job = execution.job
         if execution.identified is None:
             return self._outcome(execution, *await self._attempts.run(execution))
+        if execution.refresh:
+            return await self._renew(execution, execution.identified)
         key, scope = execution.identified.key, execution.identified.scope
-        if not execution.refresh:
-            kept = await self._cache.fetch(key, job.result_type, scope)
+        kept = await self._cache.fetch(key, job.result_type, scope)
+        if kept is not None:
+            return self._found(execution, kept)
+        async with self._cache.claim(key, job.result_type, scope) as kept:
             if kept is not None:
                 return self._found(execution, kept)
-        async with self._cache.claim(
-            key, job.result_type, scope, wait=not execution.refresh
-        ) as kept:
-            if kept is not None:
-                return self._found(execution, kept)
-            since = self._cache.epoch
-            value, error = await self._attempts.run(execution)
-            if error is None:
-                self._store(execution, value, since)
+            return await self._compute(execution, execution.identified)
+
+    async def _renew(self, execution: Execution, identified: Identified) -> Outcome:
+        """Computes a result that is still served anew, unless another process does or did."""
+        key, job = identified.key, execution.job
+        async with self._cache.renewal(key, job.result_type, identified.scope) as ours:
+            if ours:
+                self._cache.totals.refreshes += 1
+                return await self._compute(execution, identified)
+        execution.needless = True
+        self._pauses.begin(key)
+        return self._outcome(execution, None, None)
+
+    async def _compute(self, execution: Execution, identified: Identified) -> Outcome:
+        since = self._cache.epoch
+        value, error = await self._attempts.run(execution)
+        if error is None:
+            self._pauses.end(identified.key)
+            self._store(execution, value, since)
+        elif execution.refresh:
+            self._pauses.lengthen(identified.key)
         return self._outcome(execution, value, error)
 
     def _found(self, execution: Execution, kept: Kept) -> Outcome:

@@ -50,6 +50,7 @@ class Execution:
         "held",
         "identified",
         "job",
+        "needless",
         "outer",
         "place",
         "priority",
@@ -88,6 +89,8 @@ class Execution:
         self.ticket: Ticket | None = None
         self.refresh = refresh
         """Whether it is to replace a result that is still there."""
+        self.needless = False
+        """Whether nothing was executed, because another process does it or has done it."""
         self.attempts = 0
         self.queue_ns = 0
         self.execute_ns = 0

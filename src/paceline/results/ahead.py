@@ -141,8 +141,9 @@ class Warmer:
             self._trouble.append(f"{wanted.agent}: {error.message}")
 
 
-def worth_most(records: Sequence[Record], top: int) -> list[WarmCall]:
-    """The calls whose results would have saved most time, of those that can be made again.
+def worth_most(records: Sequence[Record]) -> Iterator[WarmCall]:
+    """The calls whose results would have saved time, the most first, of those that can be made
+    again. Ranks them at once; each is made when it is asked for.
 
     `records` have the newest first. What was not recorded in full (inputs are masked, or not
     kept) cannot be asked again; nor is what only the session of a runtime can find, which is
@@ -151,8 +152,8 @@ def worth_most(records: Sequence[Record], top: int) -> list[WarmCall]:
     fitting = [record for record in records if record.category is None and _lasting(record)]
     uses = [_use(record, place) for place, record in enumerate(reversed(fitting))]
     latest = list(reversed(fitting))
-    again = (_again(latest[one.place]) for one in ranked(uses) if one.worth_s > 0)
-    return list(itertools.islice(filter(None, again), max(0, top)))
+    places = [one.place for one in ranked(uses) if one.worth_s > 0]
+    return filter(None, (_again(latest[place]) for place in places))
 
 
 def _use(record: Record, place: int) -> Use:

@@ -7,7 +7,7 @@ from typing import Final, final
 from paceline.cache.entry import About
 from paceline.call import Call, Caller
 from paceline.clock import Clock
-from paceline.errors import InvalidInputError, UsageError
+from paceline.errors import InvalidInputError, PacelineError, UnknownAgentError, UsageError
 from paceline.history.store import HistoryStore
 from paceline.path import Identity, Job, agent_tag
 from paceline.results.ahead import Ahead, WarmCall, Warmer, WarmReport, worth_most
@@ -22,10 +22,10 @@ from paceline.results.shelves import (
 )
 from paceline.state import State
 
-__all__ = ["Results"]
+__all__ = ["WEEK_S", "Results"]
 
 _NS: Final = 1_000_000_000
-_WEEK_S: Final = 7 * 86_400.0
+WEEK_S: Final = 7 * 86_400.0
 _MOST_RECORDS: Final = 20_000
 _FLUSH_S: Final = 10.0
 
@@ -178,7 +178,7 @@ class Results:
     async def warm_from_history(
         self,
         top: int = 20,
-        window_s: float = _WEEK_S,
+        window_s: float = WEEK_S,
         *,
         concurrency: int = 4,
     ) -> WarmReport:
@@ -186,7 +186,8 @@ class Results:
         saved most time, each for whom it was made. Raises UsageError where calls are not
         recorded, StorageError if the record cannot be read.
 
-        Looks at the latest 20,000 calls; those whose input is masked cannot be made again.
+        Looks at the latest 20,000 calls; those whose input is masked cannot be made again. They
+        are chosen among those that may be run: `refused` are only those that ceased to be.
         """
         history = self._state.history
         if history is None:
@@ -195,8 +196,30 @@ class Results:
                 next_step="Turn history.enabled on, or give a list of calls.",
             )
         since_ns = self._clock.wall_ns() - round(window_s * _NS)
-        calls = await asyncio.to_thread(_worth_most, history, top, since_ns)
-        return await self.warm(calls, concurrency=concurrency)
+        calls = await asyncio.to_thread(_worth_most, history, since_ns)
+        return await self.warm(await self._chosen(calls, top), concurrency=concurrency)
+
+    async def _chosen(self, calls: Iterable[WarmCall], top: int) -> list[WarmCall]:
+        """The first `top` of those that may be made ahead, by agents that are still there."""
+        chosen: list[WarmCall] = []
+        for call in calls:
+            if len(chosen) >= top:
+                break
+            if self._may_be_made(call):
+                chosen.append(call)
+            await asyncio.sleep(0)  # thousands may have to be passed over
+        return chosen
+
+    def _may_be_made(self, wanted: WarmCall) -> bool:
+        if self._ahead is None:
+            return False
+        try:
+            call, job = self._ahead.prepare(wanted)
+        except UnknownAgentError:
+            return False
+        except PacelineError:
+            return True  # to be told in the report
+        return call.plan.cacheable and self._identity.of(call, job.version) is not None
 
     def _is_there(self, call: Call, job: Job) -> bool | None:
         identified = self._identity.of(call, job.version)
@@ -247,6 +270,6 @@ def _opened(shelves: Shelves, prefix: str) -> OpenedResult:
     return OpenedResult(found, shelves.value(bytes.fromhex(found.key)))
 
 
-def _worth_most(history: HistoryStore, top: int, since_ns: int) -> list[WarmCall]:
+def _worth_most(history: HistoryStore, since_ns: int) -> Iterable[WarmCall]:
     history.flush(_FLUSH_S)
-    return worth_most(history.query(since_ns=since_ns, limit=_MOST_RECORDS), top)
+    return worth_most(history.query(since_ns=since_ns, limit=_MOST_RECORDS))

@@ -159,7 +159,7 @@ def pack(
     """The parameters of PUT."""
     kept = b"" if about is PLAIN else _encode(about)
     summed = _times.pack(stored_ns, until_ns) + kept
-    digest = crc32(payload, crc32(summed, crc32(key)))
+    digest = crc32(payload, crc32(key + summed))
     head = digest.to_bytes(4, "big") + summed
     return key, until_ns, min(about.cost_ns, _LAST_NS), about.name, head, payload
 
@@ -170,7 +170,7 @@ def unpack(key: bytes, payload: bytes, head: bytes, now_ns: int) -> Found | None
         digest, stored_ns, until_ns = _read_start(head)
     except struct.error as exc:
         raise DamagedRowError from exc
-    if digest != crc32(payload, crc32(head[4:], crc32(key))):
+    if digest != crc32(payload, crc32(key + head[4:])):
         raise DamagedRowError
     # The first comparison keeps a clock that was set back from prolonging lives.
     if not stored_ns <= now_ns < until_ns:

@@ -18,7 +18,15 @@ from typing import Any, Final, final
 
 import msgspec
 
-from paceline.cache.disk.files import Files, open_files, set_aside
+from paceline.cache.disk.files import (
+    Files,
+    forked,
+    identity_of,
+    open_files,
+    set_aside,
+    taken_away,
+    trouble_with,
+)
 from paceline.cache.disk.removals import Condition, Hiding, Removals
 from paceline.cache.disk.room import Room
 from paceline.cache.disk.rows import (
@@ -45,7 +53,7 @@ from paceline.cache.disk.rows import (
 )
 from paceline.cache.entry import PLAIN, About
 from paceline.clock import Clock
-from paceline.database import BatchWriter, Schema, storage_errors
+from paceline.database import BatchWriter, Schema
 from paceline.errors import Category, CorruptStoreError, InvalidInputError, StorageError
 
 __all__ = ["DiskStats", "DiskTier", "Found", "Listed", "Order", "Wanted"]
@@ -112,7 +120,7 @@ class DiskTier:
         self._most_waiting = max_bytes // 4
         self._clock = clock
         self._on_trouble = on_trouble
-        schema = Schema(
+        self._schema = Schema(
             version=VERSION, statements=TABLES, max_bytes=max_bytes, cache_kib=_CACHE_KIB
         )
         self._lock = threading.Lock()
@@ -127,7 +135,12 @@ class DiskTier:
         self._unswept = False
         self._damaged = 0
         self._dropped = 0
-        self._opened = open_files(path, schema, on_loss=self._fail, on_trouble=on_trouble)
+        self._open()
+
+    def _open(self) -> None:
+        self._opened = open_files(
+            self.path, self._schema, on_loss=self._fail, on_trouble=self._on_trouble
+        )
         self._files = self._opened  # None from the first trouble on
         self.sweep()
 
@@ -242,9 +255,7 @@ class DiskTier:
         InvalidInputError without any condition.
         """
         if name is None and prefix is None and predicate is None:
-            raise InvalidInputError(
-                "no condition says what to remove", next_step="Give one, or use `clear`."
-            )
+            raise InvalidInputError("no condition is given", next_step="Give one, or use `clear`.")
         files = self._mine()
         if files is None:
             return 0
@@ -321,6 +332,15 @@ class DiskTier:
         else:
             files.writer.after_written(callback)
 
+    def check(self) -> None:
+        """Begins a new file if this one was removed or replaced, and tells so. To be called at times."""
+        files = self._mine()
+        if files is None or identity_of(self.path) == files.identity:
+            return
+        self.close()
+        self._on_trouble(taken_away(self.path))
+        self._open()
+
     def close(self) -> None:
         """Writes what is queued and closes the file; everything is a miss from then on."""
         if self._files is not None and self._mine() is None:
@@ -339,12 +359,7 @@ class DiskTier:
         if files is None or files.pid == os.getpid():
             return files
         self._files = None  # and never closed here: locks and threads are the parent's
-        self._on_trouble(
-            StorageError(
-                f"{self.path} was opened before this process was forked off",
-                next_step="Open it anew in the child process, or start that by spawning.",
-            )
-        )
+        self._on_trouble(forked(self.path))
         return None
 
     def _rows(self, files: Files, sql: str, parameters: tuple[object, ...]) -> list[Any]:
@@ -401,15 +416,9 @@ class DiskTier:
             return self._removals.hiding(writer, stalled=stalled)
 
     def _fail(self, error: Exception) -> None:
-        """Ends the use of the file, unless it is only busy, or full, or one value was bad.
-
-        It stays open until `close`: a thread may be using it.
-        """
-        try:
-            with storage_errors(self.path):
-                raise error
-        except StorageError as exc:
-            trouble = exc
+        """Ends the use of the file, unless it is only busy, or full, or one value was bad. It
+        stays open until `close`: a thread may be using it."""
+        trouble = trouble_with(self.path, error)
         if trouble.category.transient or trouble.category is Category.EXECUTION:
             _log.info("results are not stored or found for the moment: %s", trouble)
             return

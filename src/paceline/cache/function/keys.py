@@ -6,23 +6,17 @@ are one call. Plain arguments are their own key; only others are digested.
 
 import inspect
 import sys
-import threading
-import weakref
 from collections.abc import Callable, Collection, Hashable, Mapping
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import Any, Final, cast, final
 
-from paceline.cache.entry import Table
 from paceline.cache.keys import digest
 from paceline.errors import InvalidInputError, UnkeyableError
-
-if TYPE_CHECKING:
-    from paceline.cache.entry import Entry
 
 if sys.version_info >= (3, 14):
     import annotationlib
 
-__all__ = ["FunctionKeys", "Instances"]
+__all__ = ["FunctionKeys"]
 
 # Of these, equal values of one type are the same value; not so 0.0 and -0.0.
 _PLAIN: Final = frozenset({type(None), bool, int, str, bytes})
@@ -125,55 +119,3 @@ def _is_method(function: Callable[..., object], parameters: list[inspect.Paramet
     place = getattr(function, "__qualname__", "").rpartition(".")[0]
     in_class = bool(place) and not place.endswith("<locals>")
     return in_class and bool(parameters) and parameters[0].name in ("self", "cls")
-
-
-@final
-class Instances:
-    """A table for each instance of a class, for as long as the instance lives.
-
-    An `id` belongs to another object once its object is gone, but not before the weak reference
-    called back: so what is listed under an id is that of its object.
-    """
-
-    def __init__(self, make: Callable[[], Table], abandon: Callable[[Table], object]) -> None:
-        self.finds: dict[int, Callable[[Any], Entry | None]] = {}
-        """By the id of an instance, what looks up in its table."""
-        self._make = make
-        self._abandon = abandon
-        self._tables: dict[int, tuple[weakref.ref[object], Table]] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._tables)
-
-    def table(self, instance: object) -> Table:
-        """The table of an instance. Raises UnkeyableError if its end could not be noticed."""
-        known = self._tables.get(id(instance))
-        return self._add(instance) if known is None else known[1]
-
-    def tables(self) -> list[Table]:
-        """All tables."""
-        return [table for _, table in list(self._tables.values())]
-
-    def _add(self, instance: object) -> Table:
-        place = id(instance)
-
-        def forget(_: "weakref.ref[object]") -> None:
-            del self.finds[place]
-            _, table = self._tables.pop(place)
-            self._abandon(table)
-
-        with self._lock:
-            known = self._tables.get(place)
-            if known is not None:
-                return known[1]
-            table = self._make()
-            try:
-                self._tables[place] = (weakref.ref(instance, forget), table)
-            except TypeError as exc:
-                raise UnkeyableError(
-                    f"a {type(instance).__qualname__} cannot be told from later ones at its address",
-                    next_step='Add "__weakref__" to its __slots__.',
-                ) from exc
-            self.finds[place] = table.entries.get
-        return table

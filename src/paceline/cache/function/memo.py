@@ -8,7 +8,8 @@ import msgspec
 
 from paceline.cache.entry import PLAIN, About, Entry, Ledger, Table
 from paceline.cache.flight import SingleFlight, ThreadFlight
-from paceline.cache.function.keys import FunctionKeys, Instances
+from paceline.cache.function.keys import FunctionKeys
+from paceline.cache.function.tables import Entries, Instances, Scopes
 from paceline.cache.function.wrappers import Shortcut
 from paceline.cache.memory.tier import lifetime_ns
 from paceline.cache.snapshot import Form, again, thaw
@@ -86,6 +87,8 @@ class Memo:
         self._table_tags = rules.tags if common and not callable(rules.tags) else ()
         self.table = self._make_table()
         self.instances = Instances(self._make_table, cache.tier.abandon) if keys.is_method else None
+        is_scoped = rules.scope is not None and not keys.is_method
+        self.scopes = Scopes(self._make_table) if is_scoped else None
         self._hold = cache.hold
         self._default_ns = cache.default_ns
         self._ttl_ns = self._lifetime_ns(None if callable(rules.ttl) else rules.ttl)
@@ -115,7 +118,10 @@ class Memo:
         if self.rules.scope is None:
             key = self.keys.key(args, kwargs)
         else:
-            key = self.keys.key(args, kwargs, self.rules.scope())
+            who = self.rules.scope()
+            if self.scopes is not None and (type(who) is str or type(who) is int):
+                return self.scopes.table(who), self.keys.key(args, kwargs)
+            key = self.keys.key(args, kwargs, who)
         if self.instances is None:
             return self.table, key
         first = args[0] if args else kwargs[self.keys.first]  # which `key` has looked for
@@ -131,13 +137,19 @@ class Memo:
 
     def shortcut(self, answer: Function) -> Shortcut:
         """What the wrapper needs for a hit."""
-        finds = {} if self.instances is None else self.instances.finds
+        shares = self._shares()
+        kept: dict[Any, Entries] = {} if shares is None else shares.kept
         find, tier = self.table.entries.get, self.tier
-        return Shortcut(find, finds, self.rules.scope or _nobody, tier.now_ns, tier.touch, answer)
+        return Shortcut(find, kept, self.rules.scope or _nobody, tier.now_ns, tier.touch, answer)
+
+    def _shares(self) -> Instances | Scopes | None:
+        """What has the tables beside the main one."""
+        return self.scopes if self.instances is None else self.instances
 
     def tables(self) -> list[Table]:
         """All tables of the function."""
-        return [self.table, *(self.instances.tables() if self.instances is not None else ())]
+        shares = self._shares()
+        return [self.table, *(() if shares is None else shares.tables())]
 
     def invalidate(self, *args: Any, **kwargs: Any) -> bool:
         """Removes what is kept of the call with these arguments; whether something valid was."""

@@ -4,8 +4,9 @@ A hit is two look-ups in dictionaries and cells, one look at the clock, a count 
 use. Three things keep it short. A wrapper has the parameters of its function, by name and with
 their defaults, so that the interpreter itself binds the arguments, whichever way they are
 written: it is one of the templates below with its parameters renamed. An `int` or `str` is its
-own key, in a table of the function's own. And whatever is not a fresh, unchangeable value under
-such a key goes the slow way, `answer`, which finds the same entry by the general rules.
+own key, in a table of the function's own or, of those, the instance's or the scope's. And
+whatever is not a fresh, unchangeable value under such a key goes the slow way, `answer`, which
+finds the same entry by the general rules.
 """
 
 import functools
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from paceline.cache.entry import Entry
+from paceline.cache.function.tables import Entries
 from paceline.cache.snapshot import Form
 
 __all__ = ["Shape", "Shortcut", "wrap"]
@@ -36,12 +38,12 @@ class Shape(NamedTuple):
 class Shortcut(NamedTuple):
     """What a wrapper needs to find a hit by itself.
 
-    `find` looks up in the function's table; `finds` of a method has what looks up in that of each
-    instance, by its id. `scope` says for whom, and comes first in the key.
+    `find` looks up in the function's table. `kept` is what is in the tables of a method's
+    instances, by their ids, or in those of the scopes; `scope` says which one it is.
     """
 
     find: Find
-    finds: dict[int, Find]
+    kept: dict[Any, Entries]
     scope: Callable[[], Any]
     now: Callable[[], int]
     touch: Callable[[Entry], object]
@@ -118,14 +120,15 @@ def _two(way: Shortcut) -> Any:
 
 
 def _method(way: Shortcut) -> Any:
-    _, finds, _, now, touch, answer = way
-    find_of = finds.get
+    _, kept, _, now, touch, answer = way
 
     def call(me: Any) -> Any:
-        find = find_of(id(me))
-        if find is not None:
-            entry = find(())
-            if entry is not None and entry.form is _SHARED and now() < entry.fresh_ns:
+        try:
+            entry = kept[id(me)][()]
+        except KeyError:
+            pass
+        else:
+            if entry.form is _SHARED and now() < entry.fresh_ns:
                 entry.uses += 1
                 touch(entry)
                 return entry.value
@@ -135,33 +138,39 @@ def _method(way: Shortcut) -> Any:
 
 
 def _method_one(way: Shortcut) -> Any:
-    _, finds, _, now, touch, answer = way
-    find_of = finds.get
+    _, kept, _, now, touch, answer = way
 
     def call(me: Any, x: Any) -> Any:
-        find = find_of(id(me))
-        if find is not None and (type(x) is str or type(x) is int):
-            entry = find(x)
-            if entry is not None and entry.form is _SHARED and now() < entry.fresh_ns:
-                entry.uses += 1
-                touch(entry)
-                return entry.value
+        if type(x) is str or type(x) is int:
+            try:
+                entry = kept[id(me)][x]
+            except KeyError:
+                pass
+            else:
+                if entry.form is _SHARED and now() < entry.fresh_ns:
+                    entry.uses += 1
+                    touch(entry)
+                    return entry.value
         return answer(me, x)
 
     return call
 
 
 def _scoped_one(way: Shortcut) -> Any:
-    find, _, scope, now, touch, answer = way
+    _, kept, scope, now, touch, answer = way
 
     def call(x: Any) -> Any:
         who = scope()
-        if (type(x) is str or type(x) is int) and (type(who) is str or type(who) is int):
-            entry = find((who, x))
-            if entry is not None and entry.form is _SHARED and now() < entry.fresh_ns:
-                entry.uses += 1
-                touch(entry)
-                return entry.value
+        if (type(who) is str or type(who) is int) and (type(x) is str or type(x) is int):
+            try:
+                entry = kept[who][x]
+            except KeyError:
+                pass
+            else:
+                if entry.form is _SHARED and now() < entry.fresh_ns:
+                    entry.uses += 1
+                    touch(entry)
+                    return entry.value
         return answer(x)
 
     return call
@@ -221,14 +230,15 @@ def _async_two(way: Shortcut) -> Any:
 
 
 def _async_method(way: Shortcut) -> Any:
-    _, finds, _, now, touch, answer = way
-    find_of = finds.get
+    _, kept, _, now, touch, answer = way
 
     async def call(me: Any) -> Any:
-        find = find_of(id(me))
-        if find is not None:
-            entry = find(())
-            if entry is not None and entry.form is _SHARED and now() < entry.fresh_ns:
+        try:
+            entry = kept[id(me)][()]
+        except KeyError:
+            pass
+        else:
+            if entry.form is _SHARED and now() < entry.fresh_ns:
                 entry.uses += 1
                 touch(entry)
                 return entry.value
@@ -238,33 +248,39 @@ def _async_method(way: Shortcut) -> Any:
 
 
 def _async_method_one(way: Shortcut) -> Any:
-    _, finds, _, now, touch, answer = way
-    find_of = finds.get
+    _, kept, _, now, touch, answer = way
 
     async def call(me: Any, x: Any) -> Any:
-        find = find_of(id(me))
-        if find is not None and (type(x) is str or type(x) is int):
-            entry = find(x)
-            if entry is not None and entry.form is _SHARED and now() < entry.fresh_ns:
-                entry.uses += 1
-                touch(entry)
-                return entry.value
+        if type(x) is str or type(x) is int:
+            try:
+                entry = kept[id(me)][x]
+            except KeyError:
+                pass
+            else:
+                if entry.form is _SHARED and now() < entry.fresh_ns:
+                    entry.uses += 1
+                    touch(entry)
+                    return entry.value
         return await answer(me, x)
 
     return call
 
 
 def _async_scoped_one(way: Shortcut) -> Any:
-    find, _, scope, now, touch, answer = way
+    _, kept, scope, now, touch, answer = way
 
     async def call(x: Any) -> Any:
         who = scope()
-        if (type(x) is str or type(x) is int) and (type(who) is str or type(who) is int):
-            entry = find((who, x))
-            if entry is not None and entry.form is _SHARED and now() < entry.fresh_ns:
-                entry.uses += 1
-                touch(entry)
-                return entry.value
+        if (type(who) is str or type(who) is int) and (type(x) is str or type(x) is int):
+            try:
+                entry = kept[who][x]
+            except KeyError:
+                pass
+            else:
+                if entry.form is _SHARED and now() < entry.fresh_ns:
+                    entry.uses += 1
+                    touch(entry)
+                    return entry.value
         return await answer(x)
 
     return call

@@ -25,7 +25,10 @@ class Expiries:
     some later `add` comes upon them; they are known by `fresh_ns` 0.
     """
 
-    __slots__ = ("_bucket", "_buckets", "_hand", "_held", "_moments", "_most", "first_ns", "size")
+    __slots__ = (
+        "_after", "_bucket", "_buckets", "_hand", "_held", "_last", "_lifetime", "_moment",
+        "_moments", "_most", "first_ns", "size",
+    )  # fmt: skip
 
     def __init__(self, held: Callable[[], int]) -> None:
         """`held` tells how many entries there are; twice as many places may be taken."""
@@ -34,6 +37,10 @@ class Expiries:
         self._buckets: dict[int, list[Entry]] = {}
         self._moments: list[int] = []  # a heap of the ends of buckets
         self._bucket = self._hand = 0  # where it was last tidied: a place in that heap, and in it
+        # The bucket of the last `add`, which the next one is likely to meet: from when to when
+        # those with this lifetime end that belong there.
+        self._last: list[Entry] = []
+        self._lifetime = self._after = self._moment = 0
         self.first_ns = _NEVER
         """The end of the first bucket: nothing is to be found before."""
         self.size = 0
@@ -41,15 +48,9 @@ class Expiries:
 
     def add(self, entry: Entry, ends_ns: int, lifetime_ns: int) -> None:
         """Takes in an entry that ends at a moment, after a lifetime that says how exactly."""
-        grain = _GRAINS[lifetime_ns.bit_length()]
-        moment = ends_ns + -ends_ns % grain
-        bucket = self._buckets.get(moment)
-        if bucket is None:
-            self._buckets[moment] = [entry]
-            heappush(self._moments, moment)
-            self.first_ns = self._moments[0]
-        else:
-            bucket.append(entry)
+        if lifetime_ns != self._lifetime or not self._after < ends_ns <= self._moment:
+            self._choose(ends_ns, lifetime_ns)
+        self._last.append(entry)
         self.size += 1
         if self.size > self._most:
             self._tidy()
@@ -62,6 +63,7 @@ class Expiries:
             bucket = self._buckets[self.first_ns]
             if not bucket:
                 del self._buckets[heappop(self._moments)]
+                self._lifetime = 0
                 self.first_ns = self._moments[0] if self._moments else _NEVER
                 continue
             self.size -= 1
@@ -74,8 +76,21 @@ class Expiries:
         """Forgets all entries."""
         self._buckets.clear()
         self._moments.clear()
-        self._bucket = self._hand = self.size = 0
+        self._bucket = self._hand = self.size = self._lifetime = 0
+        self._last = []
         self.first_ns = _NEVER
+
+    def _choose(self, ends_ns: int, lifetime_ns: int) -> None:
+        """Makes the bucket of such an entry the last one."""
+        grain = _GRAINS[lifetime_ns.bit_length()]
+        moment = ends_ns + -ends_ns % grain
+        bucket = self._buckets.get(moment)
+        if bucket is None:
+            bucket = self._buckets[moment] = []
+            heappush(self._moments, moment)
+            self.first_ns = self._moments[0]
+        self._last = bucket
+        self._lifetime, self._after, self._moment = lifetime_ns, moment - grain, moment
 
     def _tidy(self) -> None:
         """Drops entries that left from the next few places, if there are too many."""

@@ -31,16 +31,18 @@ def name_of(entry: Entry) -> str:
 class Holdings:
     """Entries in tables, in the order of a policy, by expiry and by tag, and why others left.
 
-    At most `max_entries` that weigh no more than `max_weight` together; times are given.
+    At most `max_entries`, of no more than `max_bytes` together if that is given; times are given.
     """
 
-    def __init__(self, max_entries: int, max_weight: int, policy: MakePolicy) -> None:
+    def __init__(self, max_entries: int, max_bytes: int | None, policy: MakePolicy) -> None:
         self.max_entries = max_entries
-        self.max_weight = max_weight
-        self.policy = policy(max_weight)
+        self.policy = policy(max_entries if max_bytes is None else max_bytes)
         self.count = 0
-        self.weight = 0
         self.stored = 0
+        self.weight = 0
+        """Bytes; 0 unless they are bounded."""
+        self._weighs = max_bytes is not None
+        self._max_weight = max_bytes or 0
         self.past_hits = 0
         """Hits of entries that left."""
         self.removed: dict[str, int] = dict.fromkeys(get_args(Reason), 0)
@@ -49,10 +51,13 @@ class Holdings:
         # A policy's methods do not change; a call through a name of ours is the quicker one.
         self._add, self._use, self._evict = self.policy.add, self.policy.use, self.policy.evict
 
-    def insert(self, entry: Entry, now_ns: int, ends_ns: int, ttl_ns: int) -> list[Entry] | None:
+    def insert(
+        self, entry: Entry, now_ns: int, ends_ns: int, ttl_ns: int, tags: tuple[str, ...]
+    ) -> list[Entry] | None:
         """Takes in an entry, in place of one with its key; those that had to make room, if any.
 
-        `ends_ns` 0 is never. A little of what is past its time goes each time.
+        `ends_ns` 0 is never; `tags` are those of its terms. A little of what is past its time
+        goes each time.
         """
         entries, key = entry.table.entries, entry.key
         old = entries.get(key)
@@ -63,21 +68,22 @@ class Holdings:
         if old is not None:
             self._use(entry)  # writing what is there is a use of it
         self.count += 1
-        self.weight += entry.weight
         self.stored += 1
-        if entry.terms is not None:
-            for tag in entry.terms.about.tags:
-                tagged = self.tags.get(tag)
-                if tagged is None:
-                    self.tags[tag] = {entry}
-                else:
-                    tagged.add(entry)
+        # Asking a lean entry for what only full ones have takes long: it is done if it matters.
+        if self._weighs:
+            self.weight += entry.weight
+        for tag in tags:
+            tagged = self.tags.get(tag)
+            if tagged is None:
+                self.tags[tag] = {entry}
+            else:
+                tagged.add(entry)
         expiries = self.expiries
         if ends_ns:
             expiries.add(entry, ends_ns, ttl_ns)
         if expiries.first_ns <= now_ns:
             self.sweep(now_ns, _SWEEP)
-        if self.weight > self.max_weight or self.count > self.max_entries:
+        if self.count > self.max_entries or self.weight > self._max_weight:
             return self._make_room(now_ns)
         return None
 
@@ -110,7 +116,7 @@ class Holdings:
     def _make_room(self, now_ns: int) -> list[Entry]:
         """Removes what is too much, first what is past its time; returns the rest of it."""
         victims: list[Entry] = []
-        while (many := self.count > self.max_entries) or self.weight > self.max_weight:
+        while (many := self.count > self.max_entries) or self.weight > self._max_weight:
             if self.expiries.first_ns <= now_ns:
                 dead = self.expiries.overdue(now_ns, _TRIES)
                 if dead is not None:
@@ -126,13 +132,14 @@ class Holdings:
         entry.fresh_ns = 0  # who still has it in hand sees a miss
         del entry.table.entries[entry.key]
         self.count -= 1
-        self.weight -= entry.weight
+        if self._weighs:
+            self.weight -= entry.weight
         self.removed[reason] += 1
         uses = entry.uses
         if uses:
             self.past_hits += uses
             entry.table.ledger.hits += uses
-        if entry.terms is not None:
+        if self.tags and entry.terms is not None:
             for tag in entry.terms.about.tags:
                 tagged = self.tags[tag]
                 tagged.discard(entry)

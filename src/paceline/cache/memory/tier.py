@@ -109,7 +109,7 @@ class MemoryTier(Generic[K, V]):
         self._on_evict = on_evict
         # An entry is what most of the memory beside keys and values goes into.
         self._lean = policy is LRU and max_bytes is None
-        self._held = Holdings(max_entries, max_entries if max_bytes is None else max_bytes, policy)
+        self._held = Holdings(max_entries, max_bytes, policy)
         self._invalidations = Invalidations()
         self._orphans: deque[Table] = deque()
         self._tables: dict[str, WeakSet[Table]] = {}
@@ -144,7 +144,7 @@ class MemoryTier(Generic[K, V]):
     @property
     def bytes(self) -> int:
         """Bytes held, by estimate; 0 unless they are bounded."""
-        return 0 if self.max_bytes is None else self._held.weight
+        return self._held.weight
 
     @property
     def evictions(self) -> int:
@@ -238,14 +238,15 @@ class MemoryTier(Generic[K, V]):
                 if turn.depth > 1:
                     self._later.append(partial(self._put_later, entry, ends_ns, ttl_ns, since))
                     return entry
-                tags = about.tags or table.tags
-                if since is not None and self.outdated(since, key, tags, table=table):
-                    return None
+                if since is not None and since != self.epoch:
+                    tags = about.tags or table.tags
+                    if self.outdated(since, key, tags, table=table):
+                        return None
                 if self._touches:
                     self._held.use(self._touches)
                 if self._orphans:
                     self._held.bury(self._orphans)
-                victims = self._held.insert(entry, now_ns, ends_ns, ttl_ns)
+                victims = self._held.insert(entry, now_ns, ends_ns, ttl_ns, about.tags)
             finally:
                 turn.depth -= 1
         if self._later:
@@ -382,7 +383,7 @@ class MemoryTier(Generic[K, V]):
             if not mine:
                 self._later.append(partial(self._put_later, entry, ends_ns, ttl_ns, since))
             elif since is None or not self.outdated(since, entry.key, tags, table=entry.table):
-                victims = self._held.insert(entry, self.now_ns(), ends_ns, ttl_ns)
+                victims = self._held.insert(entry, self.now_ns(), ends_ns, ttl_ns, about.tags)
         if self._on_evict is not None:
             for victim in victims or ():
                 self._on_evict(victim)

@@ -68,12 +68,20 @@ class RedisAddress(msgspec.Struct, frozen=True):
         return self.path or f"{host}:{self.port}"
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """How to encrypt, or None. The server's name and certificate are always verified."""
+        """How to encrypt, or None. The server's name and certificate are always verified.
+
+        Raises ConfigError if a file of the certificates cannot be used.
+        """
         if not self.tls:
             return None
-        context = ssl.create_default_context(cafile=self.ca_file)
-        if self.certificate is not None:
-            context.load_cert_chain(self.certificate, self.key_file)
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.certificate is not None:
+                # No password, so that a locked key is refused and not asked for at a terminal.
+                context.load_cert_chain(self.certificate, self.key_file, password="")
+        except OSError as exc:
+            files = ", ".join(filter(None, (self.ca_file, self.certificate, self.key_file)))
+            raise ConfigError(f"cannot use the certificates in {files}: {exc.strerror}") from exc
         return context
 
     def hello(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from paceline.breaker import Breaker, BreakerState
 from paceline.cache.redis.address import RedisAddress
 from paceline.cache.redis.wire import LOST, Wire, is_error
 from paceline.clock import Clock
-from paceline.errors import Category, StorageError
+from paceline.errors import Category, ConfigError, StorageError
 
 __all__ = ["Listener", "RedisLink"]
 
@@ -141,6 +141,8 @@ class RedisLink:
                 refusal = await self._greet(wire)
         except TimeoutError:
             refusal = "it does not answer"
+        except ConfigError as exc:
+            refusal = exc.message
         except (OSError, ValueError) as exc:
             refusal = getattr(exc, "strerror", None) or type(exc).__name__
         finally:

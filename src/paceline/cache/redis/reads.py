@@ -37,7 +37,8 @@ class Reads:
     """Asks the server for values, all callers of one turn of the loop together.
 
     Nobody takes part in what follows but through a future of their own: a caller who goes
-    changes nothing for the others. What was stored before `since_ns` (of the wall clock) has
+    changes nothing for the others. `wire` gives the connection to ask by, if there is one, and
+    raises if this is not its loop. What was stored before `since_ns` (of the wall clock) has
     been removed, though the server may not know.
     """
 
@@ -50,26 +51,24 @@ class Reads:
         self._prefix = prefix
         self._count = count
         self._batch: _Wanted = {}
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the batch
 
-    def ask(self, key: bytes) -> asyncio.Future[Found | None]:
-        """The value under this key, soon; or None."""
-        loop = asyncio.get_running_loop()
+    def ask(self, key: bytes) -> asyncio.Future[Found | None] | None:
+        """The value under this key, soon; or None. None at once if the server cannot be asked."""
+        loop, batch = asyncio.get_running_loop(), self._batch
+        if not batch or loop is not self._loop:
+            wire = self._wire()  # once for all who travel together
+            if wire is None:
+                return None
+            batch = self._batch = _Wanted()
+            self._loop = loop
+            loop.call_soon(self._send, wire, batch)
         future: asyncio.Future[Found | None] = loop.create_future()
-        wanted = self._batch.get(key)
-        if wanted is not None:
-            wanted.append(future)
-        else:
-            if not self._batch:
-                loop.call_soon(self._send)
-            self._batch[key] = [future]
+        batch.setdefault(key, []).append(future)
         return future
 
-    def _send(self) -> None:
-        batch, self._batch = self._batch, {}
-        wire = self._wire()
-        if wire is None:
-            _tell_all(batch)
-            return
+    def _send(self, wire: Wire, batch: _Wanted) -> None:
+        self._batch = {}
         prefix, rest = self._prefix, iter(batch.items())
         while part := dict(islice(rest, _MAX_KEYS)):
             names = [prefix + key for key in part]

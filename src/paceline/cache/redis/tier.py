@@ -115,7 +115,7 @@ class RedisTier:
         self._owes_all = False
         self._sweep: asyncio.Task[bool] | None = None  # nothing yet
         self._count = Counts()
-        self._reads = Reads(self._wire_now, clock=clock, prefix=self._values, count=self._count)
+        self._reads = Reads(self._wire, clock=clock, prefix=self._values, count=self._count)
 
     async def __aenter__(self) -> Self:
         if self._link is not None:
@@ -180,17 +180,16 @@ class RedisTier:
 
     async def get(self, key: bytes, scope: str | None = None) -> Found | None:
         """The valid value under this key, or None. With `scope`, only one that belongs to it."""
-        if self._wire() is None:
-            self._count.misses += 1
-            return None
-        found = await self._reads.ask(key)
-        if found is not None and scope is not None and found.about.scope != scope:
-            self._count.foreign += 1
-            found = None
+        asked = self._reads.ask(key)
+        found = None if asked is None else await asked
         if found is None:
             self._count.misses += 1
-        else:
-            self._count.hits += 1
+            return None
+        if scope is not None and found.about.scope != scope:
+            self._count.foreign += 1
+            self._count.misses += 1
+            return None
+        self._count.hits += 1
         return found
 
     async def put(self, key: bytes, payload: bytes, ttl_ns: int, about: About = PLAIN) -> bool:

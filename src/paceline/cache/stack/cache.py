@@ -137,6 +137,13 @@ class TieredCache:
         self._hot_ns = 0
         self._hot_gets = 0
 
+    def __repr__(self) -> str:
+        hot = self.tier.hot
+        sizes = [f"{len(hot)}/{hot.max_entries}"]
+        sizes += [f"{len(level)}/{level.max_entries}" for level in self.tier.levels]
+        tiers = zip(CacheTier, sizes, strict=True)
+        return f"TieredCache({', '.join([f'{name}={size}' for name, size in tiers])})"
+
     def __len__(self) -> int:
         """Values kept, as far as is known: what is in a store of yours is not counted."""
         return len(self.tier)
