@@ -60,7 +60,8 @@ lock: $(VENV)/.dev  ## renew the pinned versions and hashes from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build -o requirements/run.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra redis --group build --group dev \
+	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra discord --extra otel --extra prometheus --extra redis \
+	  --group build --group dev \
 	  -c requirements/run.txt -o requirements/dev.txt
 
 clean:  ## remove everything that was made

@@ -1,7 +1,7 @@
 """`make bench` and `paceline bench`: run benchmarks, print them, keep the figures in bench/results.
 
-A group that is run in full writes its file: `cache` the report `cache.md` with its verdicts,
-`runtime` the figures `latest.json`.
+A group that is run in full writes its file: `cache` and `metrics` the reports `cache.md` and
+`metrics.md` with their verdicts, `runtime` the figures `latest.json`.
 """
 
 import importlib
@@ -11,9 +11,9 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from bench import report
+from bench import metrics_report, report, verdicts
 from bench.peers import ROOT
-from bench.report import Section
+from bench.verdicts import Section
 from paceline.cli.output import FAILED, INTERRUPTED, OK, TERMINATED, line, note, problem, table
 from paceline.errors import UsageError
 
@@ -42,7 +42,7 @@ BENCHMARKS: Final = {
     "generations": Benchmark("generations", "a write that makes results stale", _LEAST),
     "tool_results": Benchmark("tool_results", "wrong answers on recorded runs of agents", _OWN),
     "tiers": Benchmark("cache", "a hit in each tier, and a key", _LEAST),
-    "metrics": Benchmark("metrics", "recording a call", {}),
+    "metrics": Benchmark("metrics", "recording a call beside its peers", _OWN),
     "registry": Benchmark("registry", "looking up and loading agents", {}),
     "import_cost": Benchmark("import_cost", "importing the package", {"rounds": 3}),
 }
@@ -51,8 +51,10 @@ GROUPS: Final = {
         "decorators", "conformance", "call_path", "sharing", "hit_ratio", "disk", "redis",
         "generations", "tool_results",
     ),
+    "metrics": ("metrics",),
     "runtime": ("call_path", "tiers", "metrics", "registry", "import_cost"),
 }  # fmt: skip
+REPORTS: Final = {"cache": report, "metrics": metrics_report}
 LATEST: Final = report.REPORT.with_name("latest.json")
 
 
@@ -86,8 +88,11 @@ def _terminated(*_: object) -> NoReturn:
 
 
 def _list() -> None:
-    rows = [[name, "all of: " + ", ".join(parts)] for name, parts in GROUPS.items()]
-    rows += [[name, benchmark.says] for name, benchmark in BENCHMARKS.items()]
+    rows = [
+        [name, BENCHMARKS[name].says if parts == (name,) else "all of: " + ", ".join(parts)]
+        for name, parts in GROUPS.items()
+    ]
+    rows += [[name, benchmark.says] for name, benchmark in BENCHMARKS.items() if name not in GROUPS]
     table(["benchmark", "what is measured"], rows, whole=["benchmark"])
     line("run them: paceline bench cache, paceline bench disk redis --quick")
 
@@ -119,14 +124,14 @@ def _anywhere(figures: dict[str, object]) -> dict[str, Any]:
 
 
 def _show(results: dict[str, dict[str, Any]]) -> None:
-    parts = report.sections(results, only_run=True)
+    parts = [part for each in REPORTS.values() for part in each.sections(results, only_run=True)]
     for part in parts:
         _show_part(part)
     for name, figures in results.items():
-        if name not in GROUPS["cache"]:
+        if not any(name in GROUPS[group] for group in REPORTS):
             line(f"\n{name}")
             line(msgspec.json.format(msgspec.json.encode(figures)).decode())
-    bars, missed = sum(len(part.bars) for part in parts), report.missed(parts)
+    bars, missed = sum(len(part.bars) for part in parts), verdicts.missed(parts)
     if bars:
         line(f"\n{bars - len(missed)} of {bars} bars met")
 
@@ -135,7 +140,7 @@ def _show_part(part: Section) -> None:
     line(f"\n{part.title}")
     if part.bars:
         rows = [[cell.replace("*", "") for cell in bar.row()] for bar in part.bars]
-        table(report.BAR_COLUMNS, rows)
+        table(verdicts.BAR_COLUMNS, rows)
     for text in part.notes:
         line(text)
     for each in part.tables:
@@ -145,13 +150,14 @@ def _show_part(part: Section) -> None:
 
 def _write(names: list[str], results: dict[str, dict[str, Any]]) -> None:
     """What the groups that were run in full leave behind."""
-    if "cache" in names:
-        kept = {name: results[name] for name in GROUPS["cache"]}
-        report.write(kept, "paceline bench cache")
-        line(f"written to bench/results/{report.REPORT.name}")
+    for group, each in REPORTS.items():
+        if group in names:
+            kept = {name: results[name] for name in GROUPS[group]}
+            each.write(kept, f"paceline bench {group}")
+            line(f"written to bench/results/{each.REPORT.name}")
     if "runtime" in names:
         latest: dict[str, object] = {name: results[name] for name in GROUPS["runtime"]}
-        latest["machine"] = report.machine()
+        latest["machine"] = verdicts.machine()
         content = msgspec.json.format(msgspec.json.encode(latest, order="sorted"))
         LATEST.write_bytes(content + b"\n")
         line(f"written to bench/results/{LATEST.name}")

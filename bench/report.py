@@ -1,140 +1,52 @@
 """The report on the cache: every figure beside its limit, its peers and its bar.
 
-`sections` makes it of what the benchmarks returned; verdicts are computed here and nowhere else.
-A bar that was given in nanoseconds was set on a machine where a hit of `functools.lru_cache`
-takes 50 ns and `await` of a no-op 57. It is judged as a multiple of the limit that it was set
-beside, against the ratio of ours to the same limit in the same run.
+`sections` makes it of what the benchmarks returned; verdicts are computed here and nowhere else,
+see `bench/verdicts.py` for how.
 """
 
-import os
-import platform
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
 import msgspec
 
+from bench import verdicts
 from bench.decorators import ASYNC_LIMIT, OURS, SCOPED, SYNC_LIMIT, Cost, Figures
 from bench.generations import FEW, MANY
+from bench.verdicts import (
+    AWAIT_NS,
+    LRU_NS,
+    Bar,
+    Results,
+    Section,
+    Table,
+    at_least,
+    at_most,
+    beside,
+    counted,
+    in_bytes,
+    part,
+    percent,
+    points,
+    time,
+)
 
-__all__ = [
-    "MET",
-    "MISSED",
-    "Bar",
-    "Section",
-    "at_least",
-    "at_most",
-    "beside",
-    "markdown",
-    "missed",
-    "sections",
-    "write",
-]
+__all__ = ["REPORT", "TITLE", "sections", "write"]
 
-MET: Final = "met"
-MISSED: Final = "**missed**"
+TITLE: Final = "The cache"
 REPORT: Final = Path(__file__).parent / "results" / "cache.md"
 
-_LRU_NS: Final = 50.0  # of the machine that the bars were set on, as are the following
-_AWAIT_NS: Final = 57.0
-_DICT_NS: Final = 25.0
+_DICT_NS: Final = 25.0  # of the machine that the bars were set on, as are the following
 _READ_US: Final = 3.8
 _WRITE_US: Final = 4.1
 _MGET_US: Final = 72.0
-
-Results = Mapping[str, Any]
-"""What the benchmarks returned, by name; {"error": why} of one that failed."""
-
-
-class Bar(msgspec.Struct, frozen=True):
-    """One line of a verdict, all as text but whether it is met."""
-
-    what: str
-    figure: str
-    limit: str
-    ratio: str
-    bar: str
-    met: bool
-
-    def row(self) -> list[str]:
-        """Its cells."""
-        verdict = MET if self.met else MISSED
-        return [self.what, self.figure, self.limit, self.ratio, self.bar, verdict]
-
-
-BAR_COLUMNS: Final = ["what", "ours", "limit, same run", "ratio", "bar", "verdict"]
-
-
-class Table(msgspec.Struct, frozen=True):
-    """Columns and rows of text."""
-
-    columns: list[str]
-    rows: list[list[str]]
-
-
-class Section(msgspec.Struct, frozen=True):
-    """A part of the report."""
-
-    title: str
-    bars: list[Bar] = []
-    tables: list[Table] = []
-    notes: list[str] = []
-
-
-# --- verdicts
-
-
-def beside(what: str, ours: float, limit: tuple[str, float], most: float, bar: str = "") -> Bar:
-    """Judged by the ratio of two times of one run, in nanoseconds: at most `most`."""
-    name, least = limit
-    ratio = ours / least
-    said = f"{most:.3g} times" + (f" ({bar})" if bar else "")
-    return Bar(what, time(ours), f"{name} {time(least)}", f"{ratio:.2f}", said, ratio <= most)
-
-
-def at_most(what: str, ours: float, most: float, show: Callable[[float], str]) -> Bar:
-    """Judged as it is."""
-    return Bar(what, show(ours), "", "", f"at most {show(most)}", ours <= most)
-
-
-def at_least(what: str, ours: float, least: float, show: Callable[[float], str]) -> Bar:
-    """Judged as it is."""
-    return Bar(what, show(ours), "", "", f"at least {show(least)}", ours >= least)
-
-
-def time(ns: float) -> str:
-    """Nanoseconds, in a unit that suits them."""
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
-        if ns >= size:
-            return f"{ns / size:.3g} {unit}"
-    return f"{ns:.3g} ns"
-
-
-def _count(number: float) -> str:
-    return f"{number:,.0f}"
-
-
-def _percent(number: float) -> str:
-    return f"{number:.1f} %"
-
-
-def _points(number: float) -> str:
-    return f"{number:.2f} points"
-
-
-def _bytes(number: float) -> str:
-    return f"{number:,.0f} B"
-
-
-# --- sections
 
 
 def sections(results: Results, *, only_run: bool = False) -> list[Section]:
     """The report, by the sections of the requirements; `only_run` leaves out what was not run."""
     return [
-        _part(results, title, needed, make)
+        part(results, title, needed, make)
         for title, needed, make in (
             ("A cached call", "decorators", _cached_call),
             ("A cached call under the bugs that users report", "conformance", _conformance),
@@ -148,21 +60,6 @@ def sections(results: Results, *, only_run: bool = False) -> list[Section]:
         )
         if needed in results or not only_run
     ]
-
-
-def missed(parts: Iterable[Section]) -> list[Bar]:
-    """What is not met."""
-    return [bar for part in parts for bar in part.bars if not bar.met]
-
-
-def _part(
-    results: Results, title: str, needed: str, make: Callable[[str, Any], Section]
-) -> Section:
-    figures = results.get(needed, {"error": "it was not run"})
-    for why in ("error", "absent"):
-        if why in figures:
-            return Section(title, notes=[f"Not measured: {figures[why]}."])
-    return make(title, figures)
 
 
 def _cached_call(title: str, data: Any) -> Section:
@@ -179,10 +76,10 @@ def _cached_call(title: str, data: Any) -> Section:
         beside("async hit: TTL, statistics, tags, scope", _least(other[SCOPED].hit), noop, 5),
         beside(
             "async miss and put, cancel-safe",
-            _least(other[OURS].miss), noop, 10_000 / _AWAIT_NS, "10 us there",
+            _least(other[OURS].miss), noop, 10_000 / AWAIT_NS, "10 us there",
         ),
-        at_most("overhead of an entry, with a TTL", sync["paceline, without tags"].traced or 0, 200, _bytes),
-        at_most("overhead of an entry, with a TTL and a tag", ours.traced or 0, 200, _bytes),
+        at_most("overhead of an entry, with a TTL", sync["paceline, without tags"].traced or 0, 200, in_bytes),
+        at_most("overhead of an entry, with a TTL and a tag", ours.traced or 0, 200, in_bytes),
         beside("LRUCache.get", raw["LRUCache.get"][0], find, 6.5),
         beside(
             "LRUCache.put in a full cache",
@@ -196,8 +93,8 @@ def _cached_call(title: str, data: Any) -> Section:
         )
     notes = [
         (
-            f"This machine: `lru_cache` {time(lru[1])}, {lru[1] / _LRU_NS:.1f} times the 50 ns of the "
-            f"machine of the bars; `await` of a no-op {time(noop[1])}, {noop[1] / _AWAIT_NS:.1f} times "
+            f"This machine: `lru_cache` {time(lru[1])}, {lru[1] / LRU_NS:.1f} times the 50 ns of the "
+            f"machine of the bars; `await` of a no-op {time(noop[1])}, {noop[1] / AWAIT_NS:.1f} times "
             "its 57."
         ),
         (
@@ -291,8 +188,8 @@ def _call_path(title: str, data: Any) -> Section:
     noop = ("await no-op", data["await_ns"])
     plain, recorded = 1e3 * data["hit_us"], 1e3 * data["hit_with_history_us"]
     bars = [
-        beside("hot hit, `Runtime.run`", plain, noop, 5_000 / _AWAIT_NS, "5 us there"),
-        beside("the same with history on", recorded, noop, 10_000 / _AWAIT_NS, "10 us there"),
+        beside("hot hit, `Runtime.run`", plain, noop, 5_000 / AWAIT_NS, "5 us there"),
+        beside("the same with history on", recorded, noop, 10_000 / AWAIT_NS, "10 us there"),
     ]
     return Section(title, bars, notes=["Ours are medians of a call, the least of the rounds."])
 
@@ -300,7 +197,7 @@ def _call_path(title: str, data: Any) -> Section:
 def _sharing(title: str, data: Any) -> Section:
     count = data["processes"]
     bars = [
-        at_most(f"computations for {count} processes of one {what}", number, 1, _count)
+        at_most(f"computations for {count} processes of one {what}", number, 1, counted)
         for what, number in (
             ("state directory", data["computations"]["disk"]),
             ("shared tier", data["computations"]["redis"]),
@@ -324,14 +221,12 @@ def _hit_ratio(title: str, data: Any) -> Section:
     every = fmean(share(cell, default) for cell in cells)
     worst = min(100 * (cell["ratio"][default] - cell["ratio"]["lru"]) for cell in cells)
     bars = [
-        at_least(f"mean share of the optimum, all {len(cells)} cells", every, 77, _percent),
-        at_least(
-            "the same without cells of under 100 entries", means["all"][default], 77, _percent
-        ),
-        at_least("the same, cells of agents", means["agents"][default], 69, _percent),
-        at_least("worst cell over LRU, hit ratio", worst, -5, _points),
+        at_least(f"mean share of the optimum, all {len(cells)} cells", every, 77, percent),
+        at_least("the same without cells of under 100 entries", means["all"][default], 77, percent),
+        at_least("the same, cells of agents", means["agents"][default], 69, percent),
+        at_least("worst cell over LRU, hit ratio", worst, -5, points),
         *(
-            at_most(f"error of the miss-ratio curve, {name}", each["corrected"], 1.5, _points)
+            at_most(f"error of the miss-ratio curve, {name}", each["corrected"], 1.5, points)
             for name, each in data["curve_error_means"].items()
         ),
     ]
@@ -339,7 +234,7 @@ def _hit_ratio(title: str, data: Any) -> Section:
     rows = [
         [
             cell["trace"],
-            _count(cell["capacity"]),
+            counted(cell["capacity"]),
             *(f"{cell['ratio'][name]:.3f}" for name in policies),
             f"{cell['best']:.3f}",
             f"{share(cell, default):.0f}",
@@ -348,10 +243,10 @@ def _hit_ratio(title: str, data: Any) -> Section:
     ]
     columns = ["trace", "entries", *policies, "Belady", "auto, % of it"]
     mean_rows = [
-        [group, *(_percent(each[name]) for name in policies)] for group, each in means.items()
+        [group, *(percent(each[name]) for name in policies)] for group, each in means.items()
     ]
     curves = [
-        [name, _points(each["corrected"]), _points(each["uncorrected"])]
+        [name, points(each["corrected"]), points(each["uncorrected"])]
         for name, each in data["curve_error_means"].items()
     ]
     costs = [[name, time(cost)] for name, cost in data["cost_ns"].items()]
@@ -425,17 +320,17 @@ def _tool_results(title: str, data: Any) -> Section:
         if name not in data:
             continue
         ours = data[name]["rules"][rule]
-        bars.append(at_most(f"wrong answers, {name}", ours["wrong"], 0, _count))
+        bars.append(at_most(f"wrong answers, {name}", ours["wrong"], 0, counted))
         if least is not None:
             rate = 100 * ours["hit_rate"]
-            bars.append(at_least(f"hits of reads, {name}", rate, least, _percent))
+            bars.append(at_least(f"hits of reads, {name}", rate, least, percent))
     for name, each in data.items():
         for how, said in each["rules"].items():
             rows.append(
                 [
-                    name, how, _count(said["reads"]), _percent(100 * said["hit_rate"]),
-                    _count(said["wrong"]), _percent(100 * said["wrong"] / max(said["hits"], 1)),
-                    _count(said["unproven"]), f"{said['us_per_call']:.0f} us",
+                    name, how, counted(said["reads"]), percent(100 * said["hit_rate"]),
+                    counted(said["wrong"]), percent(100 * said["wrong"] / max(said["hits"], 1)),
+                    counted(said["unproven"]), f"{said['us_per_call']:.0f} us",
                 ]
             )  # fmt: skip
     columns = ["set", "keyed by", "reads", "hits", "wrong", "of hits", "unproven", "a call"]
@@ -454,50 +349,8 @@ def _tool_results(title: str, data: Any) -> Section:
     return Section(title, bars, [Table(columns, rows)], notes)
 
 
-# --- as text
-
-
-def machine() -> str:
-    """What it ran on, without names."""
-    return f"Python {platform.python_version()}, {platform.system()}, {os.cpu_count()} cores"
-
-
-def markdown(parts: list[Section], command: str, day: date) -> str:
-    """The whole report."""
-    failed, total = missed(parts), sum(len(part.bars) for part in parts)
-    lines = [
-        "# The cache, measured",
-        "",
-        f"Made by `{command}` on {day.isoformat()}: {machine()}. Figures: `cache.json`.",
-        f"{total - len(failed)} of {total} bars met.",
-        "",
-        "A bar in nanoseconds was set on a machine where a hit of `lru_cache` takes 50 ns and",
-        "`await` of a no-op 57: it is judged as a multiple of its limit, by the ratio in this run.",
-    ]
-    for part in parts:
-        lines += ["", f"## {part.title}"]
-        if part.bars:
-            lines += ["", *_grid(BAR_COLUMNS, [bar.row() for bar in part.bars])]
-        for note in part.notes:
-            lines += ["", note]
-        for table in part.tables:
-            lines += ["", *_grid(table.columns, table.rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _grid(columns: list[str], rows: list[list[str]]) -> list[str]:
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(columns), line(["---"] * len(columns)), *map(line, rows)]
-
-
 def write(results: Results, command: str, path: Path = REPORT) -> list[Section]:
     """Writes the report and, beside it, the figures it was made of."""
-    path.parent.mkdir(exist_ok=True)
-    kept = {"machine": machine(), **results}
-    data = msgspec.json.format(msgspec.json.encode(kept, order="sorted"))
-    path.with_suffix(".json").write_bytes(data + b"\n")
     parts = sections(results)
-    path.write_text(markdown(parts, command, datetime.now(UTC).date()), "utf-8")
+    verdicts.write(TITLE, results, parts, command, path)
     return parts

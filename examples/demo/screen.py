@@ -12,7 +12,7 @@ from rich.text import Text
 
 from examples.demo.workload import Step
 from paceline import PacelineError, Source
-from paceline.metrics.collector import Snapshot
+from paceline.metrics.figures import Snapshot
 from paceline.metrics.report import report
 
 __all__ = ["Screen"]

@@ -19,9 +19,9 @@ from examples.demo.catalog import packages, register, serving
 from examples.demo.screen import Screen
 from examples.demo.workload import Step, steps
 from paceline import Outcome, Runtime, Settings
-from paceline.config import HostExecSettings
 from paceline.errors import PacelineError
 from paceline.hostexec.sandbox.workspace import Workspace
+from paceline.settings import HostExecSettings
 
 CALLS = 300
 CONCURRENCY = 8

@@ -7,7 +7,8 @@
 
 The runtime:   Runtime, SyncRuntime, Settings
 What runs:     Call, Caller, Outcome, Plan, Effect, Scope, ScopeLevel, Priority, Source
-Small parts:   LRUCache, TieredCache, AgentCache, cached, MetricsCollector, track_performance
+Small parts:   LRUCache, TieredCache, AgentCache, cached
+Figures:       MetricsCollector, PerformanceMetrics, track_performance, report_usage
 File effects:  file_reads, file_writes
 Errors:        PacelineError, and the whole tree in `paceline.errors`
 
@@ -33,13 +34,15 @@ if TYPE_CHECKING:
         ScopeLevel,
         Source,
     )
-    from paceline.config import Settings
     from paceline.errors import PacelineError
     from paceline.metrics.collector import MetricsCollector
     from paceline.metrics.performance import track_performance
+    from paceline.metrics.summary import PerformanceMetrics
     from paceline.runtime import Runtime
+    from paceline.settings import Settings
     from paceline.sync import SyncRuntime
     from paceline.tags import file_reads, file_writes
+    from paceline.usage import report_usage
 
 __all__ = [
     "AgentCache",
@@ -50,6 +53,7 @@ __all__ = [
     "MetricsCollector",
     "Outcome",
     "PacelineError",
+    "PerformanceMetrics",
     "Plan",
     "Priority",
     "Runtime",
@@ -62,6 +66,7 @@ __all__ = [
     "cached",
     "file_reads",
     "file_writes",
+    "report_usage",
     "track_performance",
 ]
 
@@ -74,18 +79,20 @@ _HOMES: Final = {
     "MetricsCollector": "metrics.collector",
     "Outcome": "call",
     "PacelineError": "errors",
+    "PerformanceMetrics": "metrics.summary",
     "Plan": "call",
     "Priority": "call",
     "Runtime": "runtime",
     "Scope": "call",
     "ScopeLevel": "call",
-    "Settings": "config",
+    "Settings": "settings",
     "Source": "call",
     "SyncRuntime": "sync",
     "TieredCache": "cache.stack.cache",
     "cached": "cache.function.decorator",
     "file_reads": "tags",
     "file_writes": "tags",
+    "report_usage": "usage",
     "track_performance": "metrics.performance",
 }
 

@@ -211,11 +211,32 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Tokens(msgspec.Struct, frozen=True, gc=False):
-    """Model tokens of one call, by kind."""
+    """Model tokens of one call, by kind.
+
+    `input` is all of the input: `cached_input` of it was read from the provider's cache, and
+    `cache_write` written to it. `reasoning` is a part of `output`.
+    """
 
     input: int = 0
     output: int = 0
     cached_input: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+    @property
+    def total(self) -> int:
+        """All tokens."""
+        return self.input + self.output
+
+    def plus(self, other: "Tokens") -> "Tokens":
+        """Both together."""
+        return Tokens(
+            self.input + other.input,
+            self.output + other.output,
+            self.cached_input + other.cached_input,
+            self.cache_write + other.cache_write,
+            self.reasoning + other.reasoning,
+        )
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -223,7 +244,12 @@ class Outcome(msgspec.Struct, frozen=True):
 
     Durations are nanoseconds: `queue_ns` waiting for capacity, `execute_ns` in the agent,
     `total_ns` from the request to this outcome. `attempts` is 0 when nothing was executed.
-    `saved_ns` is what executing took when a result that is served again was made.
+    `saved_ns` is what executing took when a result that is served again was made. `link` is the
+    id of the call whose work this one joined, or whose result it got that was made ahead or anew.
+
+    `tokens` and `cost_usd` are what its model calls used, as far as that is known: of `unpriced`
+    of them nobody knows the price. `raw_usd` is the cost without discounts for cached tokens.
+    `saved_usd` is what a result that is served again had cost when it was made.
     """
 
     call_id: str
@@ -239,6 +265,10 @@ class Outcome(msgspec.Struct, frozen=True):
     tokens: Tokens | None = None
     cost_usd: float | None = None
     saved_ns: int = 0
+    link: str = ""
+    raw_usd: float | None = None
+    unpriced: int = 0
+    saved_usd: float | None = None
 
     @property
     def ok(self) -> bool:

@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import (
-    Annotated,
     Any,
     Final,
     Literal,
@@ -22,162 +21,21 @@ from typing import (
 )
 
 import msgspec
-from msgspec import Meta
 
 from paceline.errors import ConfigError
-from paceline.redaction import MASK, Redactor
+from paceline.redaction import MASK, Redactor, Secret
+from paceline.settings import SECRET, Settings
 
 __all__ = [
-    "AgentSettings",
-    "CacheSettings",
     "Given",
-    "HistorySettings",
-    "HostExecSettings",
-    "RunSettings",
-    "Settings",
     "given",
     "load",
+    "secrets_of",
     "shown_address",
 ]
 
-Count = Annotated[int, Meta(ge=0)]
-AtLeastOne = Annotated[int, Meta(ge=1)]
-# The bound also keeps out infinity, which clocks and timers cannot count.
-Seconds = Annotated[float, Meta(ge=0, le=1e9)]
-Limit = Annotated[float, Meta(gt=0, le=1e9)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-
-
-class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The call path. Times in seconds."""
-
-    timeout_s: Limit = 60.0
-    """Limit of one call where neither the caller nor the agent sets one."""
-    max_concurrency: AtLeastOne = 64
-    """Calls executing at once, over all agents."""
-    max_queue: Count = 1_000
-    """Calls waiting for capacity; one more is refused as overloaded."""
-    threads: AtLeastOne = 16
-    """Synchronous agents running at once."""
-    max_attempts: AtLeastOne = 3
-    """Executions of one call at most, where repeating it is safe."""
-    drain_s: Seconds = 5.0
-    """How long closing waits for calls in flight before it cancels them."""
-
-
-class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Result cache."""
-
-    enabled: bool = True
-    hot_entries: Count = 1_000
-    """Results kept in memory."""
-    hot_bytes: Count = 64 * 1024 * 1024
-    """Size limit of the results kept in memory, in bytes; 0 is no limit."""
-    policy: Literal["auto", "gdsf", "lirs", "lru", "s3fifo", "w-tinylfu"] = "auto"
-    """Which results leave memory first; auto chooses while it runs what would hit most."""
-    warm_bytes: Count = 256 * 1024 * 1024
-    """Size limit of the cache file, in bytes; 0 turns the warm tier off."""
-    warm_start_entries: Count = 0
-    """Results brought from the file into memory when Paceline starts, beside the first calls: those
-    first that were asked for again."""
-    default_ttl_s: Seconds = 300.0
-    """How long a result is valid where its agent does not say."""
-    jitter: Share = 0.0
-    """Lifetimes are shortened at random by up to this share, so that results stored together do
-    not expire together; 0 to 1."""
-    early_refresh: Annotated[float, Meta(ge=0, le=100)] = 0.0
-    """Compute results anew shortly before they expire, the earlier the longer that takes: the
-    beta of XFetch, 0 for never, 1 as its authors propose."""
-    stale_s: Seconds = 0.0
-    """How long an expired result is served while it is computed anew, where its agent does not
-    say."""
-    stale_if_error_s: Seconds = 0.0
-    """How long an expired result is served if computing it anew fails, where its agent does not
-    say."""
-    lease_wait_s: Seconds = 30.0
-    """How long to wait for another process that computes the same result, before computing it
-    here; 0 does not wait."""
-    shared_url: str = ""
-    """Address of the cold tier that machines share, such as "redis://127.0.0.1:6379/0"; empty
-    for none. Needs the extra `paceline[redis]`."""
-    shared_budget_s: Limit = 0.05
-    """How long each request to the cold tier may take, of which a call makes up to four; then it is
-    a miss."""
-    shared_namespace: Annotated[str, Meta(min_length=1)] = "paceline"
-    """Beginning of all names in the cold tier: those who share results use the same."""
-
-
-class AgentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Agent modules."""
-
-    dir: Annotated[str, Meta(min_length=1)] = "agents"
-    """Directory of agent modules; relative to where Paceline is started. Any other than the
-    default has to exist."""
-    watch: bool = True
-    """Reload a module when its file changes."""
-    import_timeout_s: Limit = 10.0
-    """Limit for importing one module."""
-    legacy_default_cacheable: bool = False
-    """Treat modules that declare neither CACHEABLE nor EFFECT as cacheable, as older bots did."""
-
-
-class HistorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The record of every call."""
-
-    enabled: bool = True
-    retention_days: Limit = 30.0
-    """Older records are removed."""
-    max_records: AtLeastOne = 1_000_000
-    """Beyond this the oldest records are removed."""
-    inputs: bool = True
-    """Store inputs (redacted). Off, only their hash is stored."""
-
-
-class HostExecSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Host commands."""
-
-    mode: Literal["embedded", "service", "off"] = "embedded"
-    """Run commands in this process, through a host command service, or not at all."""
-    sandbox: Literal["auto", "bubblewrap", "landlock", "limits"] = "auto"
-    """Isolation level; auto takes the strongest that works here and says which."""
-    policy: str = ""
-    """Path of a policy file; empty for the read-only default."""
-    workspace: str = "."
-    """The one directory that commands may name files in."""
-    writes: bool = False
-    """Allow the policy's rules that change the workspace."""
-    run_as: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 61_187
-    """User id that commands run as when Paceline runs as root; not 0, which is root."""
-    timeout_s: Limit = 15.0
-    """First limit of a command; adapts to what its kind of command takes."""
-    slow_timeout_s: Limit = 30.0
-    """The same for rules marked slow (find, grep)."""
-    concurrency: AtLeastOne = 4
-    max_queue: Count = 16
-    memory_bytes: Annotated[int, Meta(ge=16 * 1024**2)] = 1024**3
-    """Address space of each process; at least 16 MiB."""
-    output_bytes: Annotated[int, Meta(ge=1024)] = 256 * 1024
-    """Kept of each output stream; a command that prints more is stopped. At least 1 KiB."""
-    processes: Annotated[int, Meta(ge=2)] = 64
-    """Processes of one command at once; at least 2."""
-    url: str = "http://127.0.0.1:9000"
-    """Address of the service, in mode "service"."""
-    token_file: str = ""
-    """File with the service's token (mode 0600); empty for the one in the state directory."""
-
-
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All settings."""
-
-    run: RunSettings = RunSettings()
-    cache: CacheSettings = CacheSettings()
-    agents: AgentSettings = AgentSettings()
-    history: HistorySettings = HistorySettings()
-    hostexec: HostExecSettings = HostExecSettings()
-
-
 PREFIX: Final = "PACELINE_"
-_RESERVED: Final = frozenset({"PACELINE_HOME", "PACELINE_CONFIG"})
+_RESERVED: Final = frozenset({"PACELINE_HOME", "PACELINE_CONFIG", "PACELINE_DISCORD_TOKEN"})
 
 
 def load(
@@ -260,6 +118,8 @@ def _check_keys(section: str, keys: object, source: str) -> None:
         )
     if not isinstance(keys, Mapping):
         raise ConfigError(f"[{section}] in {source} is not a table of keys")
+    if get_origin(sections[section]) is dict:  # its keys are names of the user's own
+        return
     known: tuple[str, ...] = sections[section].__struct_fields__
     for key in cast("Mapping[str, object]", keys):
         if key not in known:
@@ -274,7 +134,8 @@ def _refusal(said: str, found: Mapping[str, Given]) -> ConfigError:
     if place not in found:
         return ConfigError(f"{place or 'settings'}: {expected}")
     value, source = found[place]
-    given = f"{place}: {Redactor().text(repr(value))}"
+    shown = MASK if place in SECRET else Redactor().text(repr(value))
+    given = f"{place}: {shown}"
     choices = _choices(place)
     if not choices:
         wanted = expected[:1].lower() + expected[1:]
@@ -290,8 +151,22 @@ def _refusal(said: str, found: Mapping[str, Given]) -> ConfigError:
 def _choices(place: str) -> tuple[str, ...]:
     """The values of a setting that has only a few."""
     section, _, key = place.partition(".")
-    kind: object = get_type_hints(get_type_hints(Settings)[section])[key]
+    kind: object = get_type_hints(Settings)[section]
+    if get_origin(kind) is dict:
+        return ()
+    kind = get_type_hints(kind)[key]
     return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def secrets_of(settings: Settings) -> list[Secret]:
+    """The settings' values that are shown nowhere."""
+    found = [getattr(getattr(settings, section), key) for section, key in map(_parted, SECRET)]
+    return [Secret(value) for value in found if value]
+
+
+def _parted(place: str) -> tuple[str, str]:
+    section, _, key = place.partition(".")
+    return section, key
 
 
 _PASSWORD: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*[:/].*@", re.DOTALL)

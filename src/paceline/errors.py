@@ -14,7 +14,8 @@
     │   ├── AgentError              the agent raised; its exception is the cause
     │   ├── CallTimeoutError        the deadline passed
     │   ├── CallCancelledError      the caller or the closing runtime cancelled
-    │   └── OverloadedError         no capacity within the time allowed
+    │   ├── OverloadedError         no capacity within the time allowed
+    │   └── BudgetExceededError     it would cost, and the money or tokens for it are used up
     ├── HostExecError               a host command was not run, or did not succeed
     │   ├── PolicyError             the policy file cannot be used
     │   ├── CommandDeniedError      the policy refuses the command
@@ -30,6 +31,7 @@ An error says what happened (`args[0]`) and what to do about it (`next_step`). E
 other libraries stop at the module that calls them and travel on as `__cause__`.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
@@ -37,6 +39,7 @@ __all__ = [
     "AgentError",
     "AgentLoadError",
     "AuditError",
+    "BudgetExceededError",
     "CallCancelledError",
     "CallError",
     "CallTimeoutError",
@@ -193,6 +196,30 @@ class OverloadedError(CallError):
 
     category = Category.EXHAUSTED
     advice = "Try again a little later, or raise the agent's MAX_CONCURRENCY."
+
+
+class BudgetExceededError(CallError):
+    """A budget is used up, so nothing was run that costs. `budget` is its name.
+
+    `resets_at` is when there is money, or are tokens, again; None for the budget of a run, which
+    has an end with the run only.
+    """
+
+    category = Category.EXHAUSTED
+    advice = "`paceline budget` shows what is used; the limits are in [budgets]."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        budget: str,
+        resets_at: datetime | None = None,
+        next_step: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, next_step=next_step, retry_after_s=retry_after_s)
+        self.budget = budget
+        self.resets_at = resets_at
 
 
 class HostExecError(PacelineError):

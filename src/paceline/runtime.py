@@ -8,7 +8,7 @@ import random
 import re
 import reprlib
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TypedDict, TypeVar, Unpack, cast, final
@@ -34,15 +34,18 @@ from paceline.call import (
     current_call,
 )
 from paceline.clock import Clock, SystemClock
-from paceline.config import Settings
+from paceline.config import secrets_of
 from paceline.errors import InvalidInputError, PacelineError, RuntimeClosedError, UsageError
 from paceline.home import Home
 from paceline.hostexec.setup import host_agent
 from paceline.metrics.collector import MetricsCollector
 from paceline.path import Attempts, CallPath, Execution, Identity, Job
 from paceline.path.jobs import HOST_EXEC, Jobs
+from paceline.path.paying import Paying
 from paceline.redaction import Redactor, environment_secrets
+from paceline.reporting import Reporting
 from paceline.results import Ahead, Results, WarmCall
+from paceline.settings import Settings
 from paceline.state import State
 
 __all__ = ["AgentOptions", "CallOptions", "Runtime"]
@@ -139,7 +142,9 @@ class Runtime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = contextlib.AsyncExitStack()
         self._results: Results | None = None
-        self.metrics = MetricsCollector(clock=self._clock)
+        self.metrics = MetricsCollector(
+            clock=self._clock, max_series=self.settings.metrics.max_series
+        )
         self.registry = AgentRegistry(
             self._dirs,
             import_timeout_s=self.settings.agents.import_timeout_s,
@@ -178,7 +183,7 @@ class Runtime:
         """Opens every part; what is opened last is closed first."""
         environ = os.environ if self._environ is None else self._environ
         home = self._home = self._home or Home.locate(environ, Path.cwd())
-        redactor = Redactor(environment_secrets(environ))
+        redactor = Redactor([*environment_secrets(environ), *secrets_of(self.settings)])
         state = State(
             self.settings,
             home if self._persist else None,
@@ -199,22 +204,29 @@ class Runtime:
             there=self.registry.snapshot,
         )
         self._identity = Identity(state.generations, clock=self._clock)
+        run = self.settings.run
+        self.paying = await Paying.open(self.settings, self._clock, state.history, self._notice)
+        gate, here = Gate("the runtime", run.max_concurrency, run.max_queue), f"local:{os.getpid()}"
+        reporting = Reporting(
+            self.metrics, gate, here, clock=self._clock, rng=self._rng, environ=environ
+        )
+        told = await reporting.open(self.settings, parts)
         attempts = Attempts(
             clock=self._clock,
-            gate=Gate(
-                "the runtime", self.settings.run.max_concurrency, self.settings.run.max_queue
-            ),
-            retry=RetryPolicy(self.settings.run.max_attempts),
+            gate=gate,
+            retry=RetryPolicy(run.max_attempts),
             rng=self._rng,
             identity=self._identity,
+            paying=self.paying,
         )
         self._path = CallPath(
             clock=self._clock,
             cache=state.cache,
             identity=self._identity,
             attempts=attempts,
-            observers=[self.metrics.observe, *([state.history.observe] if state.history else [])],
-            instance=f"local:{os.getpid()}",
+            observers=[self.metrics.observe, *state.observers, *told],
+            began=self.metrics.begin,
+            instance=here,
         )
         parts.push_async_callback(self._path.close)
         self._results = Results(
@@ -227,7 +239,10 @@ class Runtime:
         self._add_host_exec(home, environ, redactor)
         await self.registry.reload_async()
         if self.settings.agents.watch:
-            await parts.enter_async_context(self._watching(home))
+            from paceline.agents.watch import watching  # noqa: PLC0415 (a single call needs none)
+
+            stamp = home.reload_stamp if self._persist else None
+            await parts.enter_async_context(watching(self.registry, stamp=stamp))
 
     def _ended(self, call: Call) -> None:
         """A synchronous agent has really ended, in its thread. If it wrote, that is only now over."""
@@ -256,19 +271,6 @@ class Runtime:
             self.registry.add_object(HOST_EXEC, agent)
         except PacelineError as exc:
             self._notice("host_exec is not available", exc)
-
-    @contextlib.asynccontextmanager
-    async def _watching(self, home: Home) -> AsyncGenerator[None]:
-        from paceline.agents.watch import watch  # noqa: PLC0415 (a single call needs none)
-
-        stop = asyncio.Event()
-        stamp = home.reload_stamp if self._persist else None
-        task = asyncio.create_task(watch(self.registry, stop, stamp=stamp))
-        try:
-            yield
-        finally:
-            stop.set()
-            await task
 
     def _notice(self, what: str, exc: PacelineError) -> None:
         self.notices.append(f"{what}: {str(exc).rstrip('.')}. {exc.next_step}")

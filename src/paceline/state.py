@@ -24,12 +24,14 @@ from paceline.cache.snapshot import Snapshot
 from paceline.cache.statistics import Windows
 from paceline.cache.tiered import Freshness, ResultCache
 from paceline.cache.warm_start import warm_start
+from paceline.call import Call, Outcome
 from paceline.clock import Clock
-from paceline.config import CacheSettings, Settings, shown_address
+from paceline.config import shown_address
 from paceline.errors import ConfigError, PacelineError, StorageError
 from paceline.history.sqlite import SqliteHistory
 from paceline.home import Home
 from paceline.redaction import Redactor
+from paceline.settings import CacheSettings, Settings
 
 if TYPE_CHECKING:
     from paceline.cache.redis.address import RedisAddress
@@ -81,6 +83,11 @@ class State:
         self.cache = self._open_cache(clock, redactor)
         self.history = self._open_history(home, clock, redactor)
         """None where calls are not recorded."""
+
+    @property
+    def observers(self) -> list[Callable[[Call, Outcome], None]]:
+        """Who is to be told of every call."""
+        return [] if self.history is None else [self.history.observe]
 
     async def __aenter__(self) -> Self:
         if self._shared is not None:

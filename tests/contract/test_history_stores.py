@@ -109,6 +109,22 @@ class MatchesAnyPrefix(Broken):
         return next(found for found in self._inner.query() if found.id.startswith(id))
 
 
+class ForgetsTheOrder(Broken):
+    def trace(self, id: str, **filters: Any) -> list[Record]:  # noqa: A002 (the protocol's word)
+        return self._inner.trace(id, **filters)[::-1]
+
+
+class MixesRuns(Broken):
+    def trace(self, id: str, **filters: Any) -> list[Record]:  # noqa: A002 (the protocol's word)
+        self._inner.trace(id, **filters)
+        return sorted(self._inner.query(), key=lambda found: found.start_ns)
+
+
+class TakesAnyLength(Broken):
+    def trace(self, id: str, **filters: Any) -> list[Record]:  # noqa: A002 (the protocol's word)
+        return self._inner.trace(id)
+
+
 def _tells_secrets(clock: Clock) -> Any:
     return Broken(clock, Redactor())
 
@@ -123,6 +139,9 @@ def _tells_secrets(clock: Clock) -> Any:
         (ReadsLate, suite.a_moment_in_the_life_of_a_value),
         (ReadsLate, suite.keeps_everything),
         (MatchesAnyPrefix, suite.found_by_prefix),
+        (ForgetsTheOrder, suite.finds_whole_runs),
+        (MixesRuns, suite.finds_whole_runs),
+        (TakesAnyLength, suite.finds_whole_runs),
         (_tells_secrets, suite.secrets_stay_out),
     ],
 )

@@ -27,7 +27,7 @@ def test_the_lines_on_metrics() -> None:
 
     assert asyncio.run(my_agent_task()) == "done"
     assert my_other_task() == "done, too"
-    stats = collector.snapshot().agents["agent-name"]
+    stats = collector.snapshot().agents["agent-name"].ever
     assert (stats.calls, stats.errors) == (2, 0)
 
 
@@ -96,4 +96,4 @@ def test_both_at_once() -> None:
 
     assert [task(1), task(n=1), task(1)] == [1, 1, 1]
     assert runs == [1]
-    assert collector.snapshot().agents["agent-name"].calls == 3
+    assert collector.snapshot().agents["agent-name"].ever.calls == 3

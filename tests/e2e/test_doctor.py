@@ -11,8 +11,9 @@ import pytest
 
 from paceline.cli.doctor_shared import examine_shared
 from paceline.cli.doctor_state import examine_state
-from paceline.config import CacheSettings, shown_address
+from paceline.config import shown_address
 from paceline.home import Home
+from paceline.settings import CacheSettings
 from paceline.testing.virtual_time import run as run_virtual
 from tests.e2e.command_line import Cli
 from tests.redis_server import RedisServer

@@ -22,10 +22,13 @@ def _layer(parts: str, *, together: bool) -> Layer:
 
 
 LAYERS = (
-    _layer("errors call tags clock codec config redaction database home breaker", together=True),
+    _layer(
+        "errors call tags clock codec config settings redaction database home breaker pricing usage",
+        together=True,
+    ),
     _layer("cache metrics balance history predict", together=False),
     _layer("agents hostexec models engine advise", together=False),
-    _layer("path state", together=False),
+    _layer("path state reporting", together=False),
     _layer("results", together=False),
     _layer("runtime sync", together=True),
     _layer("paceline", together=False),  # the package's own table of contents

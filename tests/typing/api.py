@@ -12,6 +12,7 @@ from paceline import (
     MetricsCollector,
     Outcome,
     PacelineError,
+    PerformanceMetrics,
     Plan,
     Priority,
     Runtime,
@@ -24,12 +25,15 @@ from paceline import (
     cached,
     file_reads,
     file_writes,
+    report_usage,
     track_performance,
 )
 from paceline.agents.kept_results import Hit
 from paceline.cache.function.memo import CacheInfo
 from paceline.cache.stack.cache import CacheTier, TieredStats
-from paceline.metrics.collector import Snapshot
+from paceline.metrics.figures import Figures, Snapshot, Trouble
+from paceline.metrics.ranking import Rank, balanced_score, rank
+from paceline.metrics.span import Span
 from paceline.results import OpenedResult, ResultStats, StoredResult, WarmCall, WarmReport
 
 
@@ -162,3 +166,20 @@ async def results(runtime: Runtime) -> None:
     assert_type(await runtime.results.warm([call, ("a", "y")], concurrency=2), WarmReport)
     assert_type(await runtime.results.warm_from_history(top=5), WarmReport)
     runtime.results.invalidate("tag")
+
+
+async def figures() -> None:
+    """Figures are typed numbers, and None where there are no data."""
+    metrics = MetricsCollector(max_series=10)
+    with track_performance("by hand", metrics):
+        pass
+    metrics.record_execution("elsewhere", 0.2, False, "TimeoutError", labels={"model": "m"})
+    snapshot = metrics.snapshot()
+    assert_type(snapshot.agents["by hand"].ever, Figures)
+    assert_type(snapshot.agents["by hand"].windows["1m"].success_rate, float | None)
+    assert_type(snapshot.agents["elsewhere"].troubles, tuple[Trouble, ...])
+    assert_type(snapshot.totals.ever.fresh.quantile(0.95), float | None)
+    assert_type(metrics.trace.spans(), tuple[Span, ...])
+    assert_type(rank(snapshot, score=balanced_score, min_calls=5), tuple[Rank, ...])
+    assert_type(PerformanceMetrics("agent").p95_execution_time, float | None)
+    assert_type(report_usage("model", input=100, output=10, cached_input=50), bool)

@@ -411,7 +411,7 @@ def test_failures_are_not_kept() -> None:
         assert cache.get_agent_stats("a")["errors"] == 2
         assert cache.get_agent_stats("b")["error_rate"] == 1.0
         assert cache.get_agent_stats("c")["errors"] == 0
-        by_category = cache.metrics.snapshot().agents["a"].by_category
+        by_category = cache.metrics.snapshot().agents["a"].ever.by_category
         assert by_category == {Category.TIMEOUT: 2}
 
     run(check())

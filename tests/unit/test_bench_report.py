@@ -12,7 +12,8 @@ from bench.__main__ import BENCHMARKS, GROUPS, main
 from bench.decorators import ASYNC_LIMIT, OURS, SCOPED, SYNC_LIMIT
 from bench.generations import FEW, MANY
 from bench.peers import ROOT
-from bench.report import MISSED, Bar, at_least, at_most, beside, markdown, missed, sections
+from bench.report import sections
+from bench.verdicts import MISSED, Bar, at_least, at_most, beside, markdown, missed
 from paceline.errors import UsageError
 
 CACHE = GROUPS["cache"]
@@ -185,7 +186,9 @@ def test_what_failed_is_named() -> None:
     results: dict[str, Any] = {**figures(), "disk": {"error": "OSError: full"}}
     results["hit_ratio"] = {"absent": "no recorded accesses"}
     del results["redis"]
-    text = markdown(sections(results), "paceline bench cache", date(2026, 1, 2))
+    text = markdown(
+        "The cache", sections(results), "paceline bench cache", date(2026, 1, 2), "cache.json"
+    )
     assert "Not measured: OSError: full." in text
     assert "Not measured: no recorded accesses." in text
     assert "Not measured: it was not run." in text

@@ -29,11 +29,11 @@ from paceline.cache.snapshot import Snapshot
 from paceline.cache.statistics import Totals
 from paceline.cache.tiered import Freshness, ResultCache
 from paceline.call import Call, Caller, Effect, Kind, Outcome, Plan, Scope, ScopeLevel, Source
-from paceline.config import CacheSettings, Settings
 from paceline.errors import AgentError, Category, PacelineError, StorageError
 from paceline.home import Home
 from paceline.path import Attempts, CallPath, Identity, Job, agent_tag
 from paceline.redaction import Redactor
+from paceline.settings import CacheSettings, Settings
 from paceline.state import State
 from paceline.testing.virtual_time import VirtualClock, run
 
@@ -100,6 +100,7 @@ class House:
                 identity=self.identity,
             ),
             observers=[lambda _, outcome: self.seen.append(outcome)],
+            began=lambda _: None,
             instance="test",
         )
         self.value: object = ["first"]

@@ -138,6 +138,7 @@ class Process:
                 identity=self.identity,
             ),
             observers=[lambda _, outcome: self.seen.append(outcome)],
+            began=lambda _: None,
             instance="test",
         )
 

@@ -50,6 +50,7 @@ class Path_:  # noqa: N801 (the call path of the test, not a file's)
             identity=identity,
             attempts=self.attempts,
             observers=[lambda call, outcome: self.seen.append((call, outcome))],
+            began=lambda _: None,
             instance="test",
         )
         self.count = 0

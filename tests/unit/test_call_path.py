@@ -68,6 +68,7 @@ class Bench:
             identity=self.identity,
             attempts=self.attempts,
             observers=[lambda call, outcome: self.seen.append((call, outcome))],
+            began=lambda _: None,
             instance="test",
         )
         self._ids = itertools.count()

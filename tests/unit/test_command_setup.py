@@ -11,7 +11,6 @@ import pytest
 
 from paceline.balance.retry import RetryPolicy
 from paceline.call import Call, Caller, Effect, EffectKind, Kind, Plan, Scope, ScopeLevel
-from paceline.config import HostExecSettings
 from paceline.errors import CallTimeoutError, SandboxError
 from paceline.home import Home
 from paceline.hostexec import setup
@@ -21,6 +20,7 @@ from paceline.hostexec.sandbox import workspace as workspace_module
 from paceline.hostexec.sandbox.workspace import Workspace
 from paceline.hostexec.setup import host_agent, open_workspace
 from paceline.redaction import Redactor
+from paceline.settings import HostExecSettings
 from paceline.testing.virtual_time import VirtualClock
 from tests.security.policies import default
 

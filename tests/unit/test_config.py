@@ -1,20 +1,23 @@
 """Settings: each source overrides the one before, and nothing misspelt is ignored."""
 
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import msgspec
 import pytest
 
-from paceline.config import Given, Settings, given, load, shown_address
+from paceline.config import Given, given, load, shown_address
 from paceline.errors import ConfigError
 from paceline.redaction import Redactor
+from paceline.settings import Settings
 
 SECTIONS = get_type_hints(Settings)
 EVERY_KEY = [
     (section, key, getattr(kind(), key))
     for section, kind in SECTIONS.items()
+    if get_origin(kind) is not dict
     for key in kind.__struct_fields__
+    if not isinstance(getattr(kind(), key), tuple)  # tables have no form in the environment
 ]
 
 
@@ -62,7 +65,13 @@ def test_every_setting_can_come_from_each_source(
 
 
 def _another(section: str, key: str, default: Any) -> object:
-    choices = {"mode": "off", "policy": "lru", "sandbox": "limits"}
+    choices = {
+        "mode": "off",
+        "names": "sel",
+        "otlp_names": "genai-main",
+        "policy": "lru",
+        "sandbox": "limits",
+    }
     if isinstance(default, bool):
         return not default
     if isinstance(default, (int, float)):

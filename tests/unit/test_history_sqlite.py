@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from paceline.call import Source
 from paceline.clock import SystemClock
 from paceline.database import BatchWriter, connect
-from paceline.errors import AgentError, CorruptStoreError, StorageError
+from paceline.errors import CorruptStoreError, StorageError
 from paceline.history import sqlite as module
+from paceline.history.layout import SCHEMA
 from paceline.history.record import Record
 from paceline.history.sqlite import SqliteHistory, SqliteReader
-from paceline.metrics.collector import MetricsCollector
 from paceline.redaction import Redactor
 from paceline.testing.history_suite import a_call, an_outcome
 from paceline.testing.virtual_time import VirtualClock
@@ -84,7 +83,7 @@ def test_the_file_is_its_owners(history: SqliteHistory, path: Path) -> None:
 
 def test_the_columns_are_the_record(history: SqliteHistory, path: Path) -> None:
     """The table has the fields of a record in their order, after the number of the row."""
-    with closing(connect(path, module._SCHEMA, read_only=True)) as db:
+    with closing(connect(path, SCHEMA, read_only=True)) as db:
         columns = [row[1] for row in db.execute("PRAGMA table_info(calls)")]
     assert columns == ["seq", *Record.__struct_fields__]
 
@@ -106,7 +105,7 @@ def test_no_file_is_no_records(make: object, tmp_path: Path) -> None:
     before = [file.stat().st_size for file in tmp_path.iterdir()]
     reader = SqliteReader(path)
     assert reader.query(name="a", user="b", since_ns=1, errors_only=True) == []
-    assert reader.fold(MetricsCollector().add) == 0
+    assert reader.fold(lambda facts: None) == 0
     assert [file.stat().st_size for file in tmp_path.iterdir()] == before
 
 
@@ -217,25 +216,10 @@ def test_a_word_from_the_future_is_an_error(history: SqliteHistory, path: Path) 
     for read in (
         history.query,
         lambda: history.get("1"),
-        lambda: history.fold(MetricsCollector().add),
+        lambda: history.fold(lambda facts: None),
     ):
         with pytest.raises(CorruptStoreError):
             read()
-
-
-def test_statistics_come_back_from_the_file(history: SqliteHistory) -> None:
-    """Folding the file into a collector gives the figures of the live one. (S1-15)"""
-    clock = VirtualClock()
-    live, replayed = MetricsCollector(clock=clock), MetricsCollector(clock=clock)
-    for number, source in enumerate(Source):
-        call = a_call(str(number))
-        error = AgentError("x") if number % 3 == 0 else None
-        outcome = an_outcome(call, error=error, source=source)
-        live.observe(call, outcome)
-        history.observe(call, outcome)
-    history.flush()
-    assert history.fold(replayed.add) == len(Source)
-    assert replayed.snapshot() == live.snapshot()
 
 
 def test_pruning_goes_on_in_chunks(history: SqliteHistory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,7 @@ class World:
             identity=self.identity,
             attempts=attempts,
             observers=[],
+            began=lambda _: None,
             instance="test",
         )
         self.state: dict[str, dict[str, str]] = {}

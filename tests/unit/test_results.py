@@ -11,7 +11,7 @@ import pytest
 from paceline import Caller, Effect, Plan, Runtime, Source
 from paceline.agents.spec import AgentSpec
 from paceline.call import Call, Outcome, Priority
-from paceline.config import Settings, load
+from paceline.config import load
 from paceline.errors import (
     InvalidInputError,
     RuntimeClosedError,
@@ -20,6 +20,7 @@ from paceline.errors import (
 from paceline.history.sqlite import SqliteReader
 from paceline.results import WarmCall
 from paceline.results.ahead import Warmer
+from paceline.settings import Settings
 from paceline.testing.virtual_time import VirtualClock
 from paceline.testing.virtual_time import run as run_virtual
 

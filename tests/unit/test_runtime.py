@@ -454,7 +454,7 @@ async def test_a_failing_plan_is_a_failed_call(make: Callable[..., Runtime]) -> 
         runtime.registry.add_object("odd", Odd())
         outcome = await runtime.run("odd", "x")
         assert isinstance(outcome.error, PacelineError)
-        assert runtime.metrics.snapshot().agents["odd"].errors == 1
+        assert runtime.metrics.snapshot().agents["odd"].ever.errors == 1
 
 
 async def test_a_runtime_is_opened_once(make: Callable[..., Runtime]) -> None:
@@ -483,7 +483,7 @@ def test_scripts_need_no_await(make: Callable[..., Runtime], agents: Path) -> No
             thread.join()
         assert len(values) == 8
         assert len(set(values)) == 1
-        assert runtime.metrics.snapshot().agents["counter"].calls == 10
+        assert runtime.metrics.snapshot().agents["counter"].ever.calls == 10
     with pytest.raises(RuntimeClosedError):
         runtime.run("counter", "a")
 

@@ -8,7 +8,8 @@ import msgspec
 from paceline.call import Source
 from paceline.clock import Clock
 from paceline.errors import Category, PacelineError
-from paceline.metrics.collector import AgentStats, MetricsCollector
+from paceline.metrics.collector import MetricsCollector
+from paceline.metrics.figures import Series
 from paceline.metrics.sketch import Sketch
 from paceline.redaction import Redactor
 
@@ -95,7 +96,7 @@ class CallLog:
     def figures(self) -> dict[str, dict[str, Any]]:
         """What was recorded of each agent."""
         agents = self.metrics.snapshot().agents
-        return {name: _figures(stats) for name, stats in agents.items()}
+        return {name: _figures(series) for name, series in agents.items()}
 
     def _shown(self, text: str) -> str:
         return self._redactor.text(text)[:_INPUT_SHOWN]
@@ -110,18 +111,19 @@ def _category(error: BaseException | str | None) -> Category:
     return Category.EXECUTION if plain else Category.CANCELLED
 
 
-def _figures(stats: AgentStats) -> dict[str, Any]:
+def _figures(series: Series) -> dict[str, Any]:
+    ever = series.ever
     return {
-        "agent": stats.name,
-        "total_calls": stats.calls,
-        "cached_calls": stats.hits,
-        "cache_hit_rate": stats.cache_hit_rate or 0.0,
-        "errors": stats.errors,
-        "error_rate": stats.error_rate or 0.0,
-        "avg_execution_time_ms": stats.avg_ms or 0.0,
-        "cached_ms": _times(stats.hit),
-        "executed_ms": _times(stats.fresh),
-        "failed_ms": _times(stats.failed),
+        "agent": series.name,
+        "total_calls": ever.calls,
+        "cached_calls": ever.hits,
+        "cache_hit_rate": ever.cache_hit_rate or 0.0,
+        "errors": ever.failed.count,
+        "error_rate": ever.failure_rate or 0.0,
+        "avg_execution_time_ms": ever.avg_ms or 0.0,
+        "cached_ms": _times(ever.hit),
+        "executed_ms": _times(ever.fresh),
+        "failed_ms": _times(ever.failed),
     }
 
 

@@ -11,7 +11,7 @@ from watchfiles import awatch  # pyright: ignore[reportUnknownVariableType] (nam
 
 from paceline.agents.registry import Changes
 
-__all__ = ["Reloadable", "watch"]
+__all__ = ["Reloadable", "watch", "watching"]
 
 _log = logging.getLogger("paceline")
 _MS: Final = 1_000
@@ -28,6 +28,18 @@ class Reloadable(Protocol):
     async def reload_async(self, *, retry_broken: bool = False) -> Changes:
         """See AgentRegistry.reload."""
         ...
+
+
+@contextlib.asynccontextmanager
+async def watching(registry: Reloadable, *, stamp: Path | None) -> AsyncGenerator[None]:
+    """Has `watch` run beside the block."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(watch(registry, stop, stamp=stamp))
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
 
 
 async def watch(

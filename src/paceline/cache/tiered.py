@@ -41,13 +41,15 @@ _LONGEST_GRACE_NS: Final = NEVER_NS // 4
 class Hit(NamedTuple):
     """A result that was found, the caller's own, and the tier it was found in.
 
-    `aging`: it is served, but is to be computed anew. `cost_ns` is what computing it took.
+    `aging`: it is served, but is to be computed anew. `cost_ns` and `cost_usd` are what
+    computing it took.
     """
 
     value: Any
     source: Source
     cost_ns: int = 0
     aging: bool = False
+    cost_usd: float = 0.0
 
 
 class Kept(NamedTuple):
@@ -141,7 +143,7 @@ class ResultCache:
                 about = entry.terms.about if entry.terms is not None else PLAIN
                 value = entry.value.thaw(result_type)
                 self.totals.hot_hits += 1
-                return self._counted(Hit(value, Source.HOT, about.cost_ns), about)
+                return self._counted(_hit(value, Source.HOT, about), about)
             hit = self._get_aging(key, result_type) or self._get_warm(key, result_type, scope)
         except CodecError as exc:
             _log.info("a stored result is dropped: %s", exc)
@@ -165,7 +167,7 @@ class ResultCache:
         self.totals.warm_hits += not hot
         self.totals.stale += 1
         self.totals.misses -= 1  # as which it was counted before it was computed
-        return self._counted(Hit(value, Source.STALE, about.cost_ns), about)
+        return self._counted(_hit(value, Source.STALE, about), about)
 
     def _rescued(
         self, key: bytes, result_type: Any, scope: Scope | None
@@ -314,7 +316,7 @@ class ResultCache:
         self.totals.hot_hits += 1
         source = Source.HOT if now_ns < terms.expires_ns else Source.STALE
         self.totals.stale += source is Source.STALE
-        hit = Hit(value, source, terms.about.cost_ns, aging=self._memory.due(entry))
+        hit = _hit(value, source, terms.about, aging=self._memory.due(entry))
         return self._counted(hit, terms.about)
 
     def _is_newer_below(self, key: bytes) -> bool:
@@ -333,9 +335,9 @@ class ResultCache:
         self.totals.warm_hits += 1
         if fresh_ns <= 0:
             self.totals.stale += 1
-            return self._counted(Hit(value, Source.STALE, about.cost_ns, aging=True), about)
+            return self._counted(_hit(value, Source.STALE, about, aging=True), about)
         self._keep(key, Snapshot.of_payload(found.value, value), fresh_ns, about)
-        return self._counted(Hit(value, Source.WARM, about.cost_ns), about)
+        return self._counted(_hit(value, Source.WARM, about), about)
 
     def _look_below(self, wanted: _Wanted) -> Kept | None:
         """The fresh result that another process may have stored meanwhile."""
@@ -432,6 +434,10 @@ class ResultCache:
         return hit
 
 
+def _hit(value: object, source: Source, about: About, *, aging: bool = False) -> Hit:
+    return Hit(value, source, about.cost_ns, aging, about.cost_usd)
+
+
 def scope_text(scope: Scope) -> str:
     """Who may see a result, to be shown and compared. Not injective: keys are."""
     parts = (scope.tenant, scope.user, scope.session)
@@ -444,7 +450,7 @@ def _read(found: Found, source: Source, result_type: Any) -> Kept | None:
     except CodecError as exc:
         _log.info("a stored result is not used: %s", exc)
         return None
-    return Kept(Hit(value, source, found.about.cost_ns), Snapshot.of_payload(found.value, value))
+    return Kept(_hit(value, source, found.about), Snapshot.of_payload(found.value, value))
 
 
 def _grace(seconds: float) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TextIO, final
 import typer
 from typer.core import TyperCommand
 
-from paceline.cli import cache_commands
+from paceline.cli import cache_commands, figures_commands
 from paceline.cli.options import AgentDirs, AsJson, end, place_of
 from paceline.cli.output import FAILED, INTERRUPTED, TERMINATED, exit_code, line, note, problem
 from paceline.cli.place import Place
@@ -104,7 +104,6 @@ def build(*, drawn: bool) -> typer.Typer:
     app.command("run", help=_RUN_HELP, cls=_RunCommand)(_run)
     app.command("agents")(_agents)
     app.command("reload")(_reload)
-    app.command("stats")(_stats)
     app.command("history")(_history)
     app.command("doctor")(_doctor)
     app.command("bench", help=_BENCH_HELP)(_bench)
@@ -121,6 +120,7 @@ def build(*, drawn: bool) -> typer.Typer:
     host.command("audit")(_audit)
     app.add_typer(host)
     app.add_typer(cache_commands.build(drawn=drawn))
+    figures_commands.add(app, drawn=drawn)
     return app
 
 
@@ -222,19 +222,6 @@ def _reload(context: typer.Context, agents: AgentDirs = None) -> None:
     from paceline.cli.listing import reload  # noqa: PLC0415
 
     end(reload(place_of(context), agents))
-
-
-def _stats(
-    context: typer.Context,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="With percentiles and sources.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show how agents perform: calls, hit rate, times, errors."""
-    from paceline.cli.record import stats  # noqa: PLC0415
-
-    end(stats(place_of(context), in_full=verbose, as_json=as_json))
 
 
 def _history(

@@ -15,7 +15,7 @@ from paceline.cli.cache import counted, short_time
 from paceline.cli.output import OK, json_line, line, table
 from paceline.cli.place import Place
 from paceline.clock import SystemClock
-from paceline.errors import Category
+from paceline.history.record import Facts
 from paceline.history.sqlite import SqliteReader
 
 __all__ = ["Answered", "Reuse", "stats"]
@@ -44,24 +44,15 @@ class Reuse:
         self._took_ns: Counter[str] = Counter()
         self._waited_ns = 0
 
-    def __call__(
-        self,
-        name: str,
-        *,
-        source: Source,
-        category: Category | None,
-        queue_ns: int,  # noqa: ARG002 (the protocol's form)
-        execute_ns: int,
-        total_ns: int,
-    ) -> None:
+    def __call__(self, facts: Facts) -> None:
         """Counts one call; failed ones could not have been saved, and are left out."""
-        if category is not None:
+        if facts.category is not None:
             return
-        self._sources[name, source] += 1
-        self._waited_ns += total_ns
-        if source is Source.EXECUTED:
-            self._executed[name] += 1
-            self._took_ns[name] += execute_ns
+        self._sources[facts.name, facts.source] += 1
+        self._waited_ns += facts.total_ns
+        if facts.source is Source.EXECUTED:
+            self._executed[facts.name] += 1
+            self._took_ns[facts.name] += facts.execute_ns
 
     @property
     def calls(self) -> int:

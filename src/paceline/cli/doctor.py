@@ -13,9 +13,10 @@ from paceline.cli.finding import Finding, broken
 from paceline.cli.output import FAILED, OK, json_line, table
 from paceline.cli.place import Place
 from paceline.clock import SystemClock
-from paceline.config import PREFIX, Settings, shown_address
+from paceline.config import PREFIX, shown_address
 from paceline.errors import PacelineError
-from paceline.redaction import Redactor
+from paceline.redaction import MASK, Redactor
+from paceline.settings import SECRET, Settings
 
 __all__ = ["doctor"]
 
@@ -66,7 +67,8 @@ def _settings(place: Place) -> tuple[Settings, list[Finding]]:
         variable = PREFIX + name.replace(".", "_").upper()
         where = variable if variable in place.environ else source
         shown = shown_address if name in _ADDRESSES else Redactor().text
-        findings.append(Finding(name, "ok", f"{shown(str(value))} (from {where})"))
+        text = MASK if name in SECRET else shown(str(value))
+        findings.append(Finding(name, "ok", f"{text} (from {where})"))
     return settings, findings
 
 

@@ -8,7 +8,6 @@ from typing import Final
 from paceline.cli.finding import Finding, broken, checked
 from paceline.cli.place import Place
 from paceline.clock import SystemClock
-from paceline.config import HostExecSettings
 from paceline.errors import ExecServiceError, InvalidInputError, PacelineError, SandboxError
 from paceline.hostexec.sandbox.command import Command
 from paceline.hostexec.sandbox.level import Sandbox, choose_sandbox, launch_failure
@@ -17,6 +16,7 @@ from paceline.hostexec.sandbox.probe import probe
 from paceline.hostexec.sandbox.process import run
 from paceline.hostexec.sandbox.workspace import Workspace
 from paceline.hostexec.setup import load_policy, open_workspace, service_client, token_file
+from paceline.settings import HostExecSettings
 
 __all__ = ["examine_host"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from paceline.cli.finding import Finding, broken
 from paceline.clock import SystemClock
-from paceline.config import CacheSettings
 from paceline.errors import PacelineError, StorageError
+from paceline.settings import CacheSettings
 from paceline.state import shared_address
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import shutil
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from paceline.cache.generations import Generations
 from paceline.cli.finding import Finding, checked
 from paceline.database import Schema, connect, storage_errors
 from paceline.errors import CorruptStoreError, PacelineError, StorageError
+from paceline.history.layout import open_to_read
 from paceline.home import Home
 from paceline.hostexec.audit import first_break
 
@@ -24,7 +26,6 @@ __all__ = ["examine_state"]
 
 _LITTLE_SPACE: Final = 100 * 1024 * 1024
 _CACHE: Final = Schema(version=VERSION, statements=())
-_HISTORY: Final = Schema(version=1, statements=())
 _CHOOSE: Final = "Set PACELINE_HOME to a directory of your own."
 
 
@@ -34,8 +35,8 @@ def examine_state(home: Home) -> Iterator[Finding]:
     yield _directory(home.path, existing)
     yield from _space(existing)
     looks = (
-        ("result cache", home.cache, functools.partial(_database, schema=_CACHE)),
-        ("history", home.history, functools.partial(_database, schema=_HISTORY)),
+        ("result cache", home.cache, functools.partial(_database, opened=_cache)),
+        ("history", home.history, functools.partial(_database, opened=open_to_read)),
         ("generations", home.generations, _generations),
         ("audit log", home.audit, _audit),
     )
@@ -80,11 +81,15 @@ def _space(existing: Path) -> Iterator[Finding]:
         )
 
 
-def _database(path: Path, schema: Schema) -> str:
+def _cache(path: Path) -> sqlite3.Connection:
+    return connect(path, _CACHE, read_only=True)
+
+
+def _database(path: Path, opened: Callable[[Path], sqlite3.Connection]) -> str:
     with storage_errors(path):
         size = path.stat().st_size
         if size:
-            with contextlib.closing(connect(path, schema, read_only=True)) as db:
+            with contextlib.closing(opened(path)) as db:
                 problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise CorruptStoreError(

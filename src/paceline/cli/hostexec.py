@@ -13,7 +13,6 @@ from typing import final
 from paceline.cli.output import FAILED, OK, exit_code, json_line, line, note, table
 from paceline.cli.place import Place
 from paceline.clock import SystemClock
-from paceline.config import Settings
 from paceline.errors import CommandDeniedError, InvalidInputError, PolicyError
 from paceline.hostexec.audit import first_break
 from paceline.hostexec.effects import plan
@@ -30,6 +29,7 @@ from paceline.hostexec.setup import (
     token_file,
 )
 from paceline.redaction import Redactor, environment_secrets
+from paceline.settings import Settings
 
 __all__ = ["audit", "check", "explain", "rules", "serve"]
 

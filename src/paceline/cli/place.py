@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
-from paceline.config import AgentSettings, Given, Settings, given, load
+from paceline.config import Given, given, load
 from paceline.errors import ConfigError
 from paceline.home import Home
+from paceline.settings import AgentSettings, Settings
 
 __all__ = ["Place"]
 

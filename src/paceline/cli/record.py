@@ -7,12 +7,14 @@ import msgspec
 
 from paceline.cli.output import OK, json_line, line, table
 from paceline.cli.place import Place
+from paceline.cli.replay import replay
+from paceline.errors import UsageError
 from paceline.history.record import Record
 from paceline.history.sqlite import SqliteReader
-from paceline.metrics.collector import MetricsCollector
-from paceline.metrics.report import data, report, verbose
+from paceline.metrics.figures import Snapshot
+from paceline.metrics.report import Sort, data, report, verbose
 
-__all__ = ["Filter", "history", "stats"]
+__all__ = ["Filter", "Shown", "history", "stats", "watched"]
 
 _MS: Final = 1e6
 _SHOWN: Final = 80
@@ -29,16 +31,39 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = 20
 
 
-def stats(place: Place, *, in_full: bool, as_json: bool) -> int:
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """Which statistics to show, and how."""
+
+    in_full: bool = False
+    as_json: bool = False
+    agents: list[str] | None = None
+    sort: Sort = "name"
+    limit: int | None = None
+
+
+def stats(place: Place, shown: Shown) -> int:
     """The statistics of all calls in the history."""
-    collector = MetricsCollector()
-    SqliteReader(place.home.history).fold(collector.add)
-    snapshot = collector.snapshot()
-    if as_json:
+    snapshot = replay(SqliteReader(place.home.history)).snapshot()
+    if shown.as_json:
         json_line(data(snapshot))
-    else:
-        line(verbose(snapshot) if in_full else report(snapshot))
+        return OK
+    line(_text(snapshot, shown))
     return OK
+
+
+def watched(place: Place, shown: Shown, every_s: float) -> int:
+    """The same, refreshed in place every so many seconds (0: as often as is usual); see `top`.
+    Raises UsageError for JSON, which cannot be."""
+    from paceline.cli.live import watch_stats  # noqa: PLC0415 (only a view needs a terminal)
+
+    if shown.as_json:
+        raise UsageError("--json cannot be watched", next_step="Leave out --watch, or --json.")
+    return watch_stats(place, lambda snapshot: _text(snapshot, shown), every_s)
+
+
+def _text(snapshot: Snapshot, shown: Shown) -> str:
+    text = verbose if shown.in_full else report
+    return text(snapshot, sort=shown.sort, agents=shown.agents, limit=shown.limit)
 
 
 def history(place: Place, wanted: Filter, *, as_json: bool) -> int:

@@ -5,9 +5,10 @@ from typing import final
 
 from paceline.call import Call, Outcome
 from paceline.clock import Clock
-from paceline.history.record import Record, record
-from paceline.history.store import Tally, the_one
+from paceline.history.record import Bill, Record, record
+from paceline.history.store import MOST_OF_A_RUN, Tally, the_one, too_long
 from paceline.redaction import Redactor
+from paceline.usage import spent_on
 
 __all__ = ["MemoryHistory"]
 
@@ -78,19 +79,42 @@ class MemoryHistory:
         kept = {found.id: found for found in tuple(self._records) if found.id.startswith(id)}
         return kept[the_one(id, kept)]
 
+    def trace(self, id: str, *, limit: int = MOST_OF_A_RUN) -> list[Record]:  # noqa: A002 (as above)
+        """All calls of the run that this is, or the beginning of, the id of or in, in the order in
+        which they began; else raises UsageError."""
+        kept = tuple(self._records)
+        exact = {one.run for one in kept if one.id == id} or {
+            one.run for one in kept if one.run == id
+        }
+        begun = {one.run for one in kept if one.id.startswith(id) or one.run.startswith(id)}
+        run = the_one(id, exact or begun, "run")
+        found = sorted((one for one in kept if one.run == run), key=lambda one: one.start_ns)
+        if len(found) > limit:
+            raise too_long(run, limit)
+        return found
+
     def fold(self, add: Tally, *, since_ns: int | None = None) -> int:
-        """Calls `add` with the figures of each record; returns how many there were."""
+        """Calls `add` with the facts of each record; returns how many there were."""
         kept = [r for r in tuple(self._records) if since_ns is None or r.at_ns >= since_ns]
         for one in kept:
-            add(
-                one.name,
-                source=one.source,
-                category=one.category,
-                queue_ns=one.queue_ns,
-                execute_ns=one.execute_ns,
-                total_ns=one.total_ns,
-            )
+            add(one.facts)
         return len(kept)
+
+    def bills(self, since_ns: int) -> list[Bill]:
+        """What calls since a moment cost, each by itself."""
+        return [
+            Bill(
+                one.name,
+                one.user,
+                one.tenant,
+                spent.tokens.total,
+                spent.raw_usd or 0.0,
+                one.at_ns,
+            )
+            for one in tuple(self._records)
+            if one.at_ns >= since_ns
+            for spent in [spent_on(one, one.price_usd)]
+        ]
 
     def prune(self, *, max_age_s: float | None = None, max_records: int | None = None) -> int:
         """Removes records older than an age (seconds), and the oldest beyond a number."""

@@ -15,13 +15,13 @@ from typing import Final, cast
 
 import msgspec
 
-from paceline.call import Call, Kind, Outcome, ScopeLevel, Source
+from paceline.call import Call, Kind, Outcome, ScopeLevel, Source, Tokens
 from paceline.clock import Clock
 from paceline.codec import IMMUTABLE, decode, encode
 from paceline.errors import Category, CodecError, PacelineError
 from paceline.redaction import Redactor
 
-__all__ = ["Capture", "Record", "capture", "record", "storable"]
+__all__ = ["Bill", "Capture", "Facts", "Record", "capture", "record", "storable"]
 
 _MAX_PARTS: Final = 2_000
 """A value is encoded while its call waits if it has no more parts than this, each 1,024 characters
@@ -44,13 +44,50 @@ _Later = Callable[[], _Encoded]
 _NO_ARGUMENTS: Final[Mapping[str, object]] = {}
 
 
+class Facts(msgspec.Struct, frozen=True, gc=False):
+    """What statistics need to know of a recorded call; the words are those of `Record`."""
+
+    name: str
+    kind: Kind
+    source: Source
+    category: Category | None
+    attempts: int
+    queue_ns: int
+    execute_ns: int
+    total_ns: int
+    saved_ns: int
+    error_type: str | None
+    message: str | None
+    tokens: Tokens | None
+    cost_usd: float | None
+    price_usd: float
+    at_ns: int
+    raw_usd: float | None
+    unpriced: int
+    saved_usd: float | None
+
+
+class Bill(msgspec.Struct, frozen=True, gc=False):
+    """What calls of one agent for one user cost on one day of UTC: tokens of input and output, and
+    money without discounts. `at_ns` is when the last of them ended, by the wall clock."""
+
+    name: str
+    user: str | None
+    tenant: str | None
+    tokens: int
+    raw_usd: float
+    at_ns: int
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One call. Times in nanoseconds; secrets are masked in `input` and `message`.
 
     `input` is the arguments as a JSON object; None if inputs are not kept, or this one is over
     16 KiB or not plain data. Hashes are BLAKE2b (128 bits, hex) of the encoded value, and with
     `output_bytes`, its encoded size, None where it has no encoding or is too large to take one
-    in passing. `category` and `message` are of the error, None for a value.
+    in passing. `category`, `message` and `error_type` (the qualified name of what caused it) are
+    of the error, None for a value. `link` is the call whose work or result this one got;
+    `saved_ns` what executing that took; `price_usd` what one execution costs by its plan.
     """
 
     id: str
@@ -80,6 +117,43 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     cost_usd: float | None
     at_ns: int
     """When the outcome was there, by the wall clock."""
+    link: str | None = None
+    error_type: str | None = None
+    saved_ns: int = 0
+    price_usd: float = 0.0
+    tokens_written: int | None = None
+    tokens_reasoning: int | None = None
+    raw_usd: float | None = None
+    unpriced: int = 0
+    saved_usd: float | None = None
+
+    @property
+    def start_ns(self) -> int:
+        """When it was asked for, by the wall clock."""
+        return self.at_ns - self.total_ns
+
+    @property
+    def run(self) -> str:
+        """The id of the run it is part of: its trace; its own where it has none."""
+        return self.trace or self.id
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """Model tokens, by kind; None where no model said."""
+        if self.tokens_input is None:
+            return None
+        return Tokens(
+            self.tokens_input,
+            self.tokens_output or 0,
+            self.tokens_cached or 0,
+            self.tokens_written or 0,
+            self.tokens_reasoning or 0,
+        )
+
+    @property
+    def facts(self) -> Facts:
+        """What statistics need to know of it."""
+        return Facts(*[getattr(self, name) for name in Facts.__struct_fields__])
 
     @property
     def failed(self) -> bool:
@@ -100,6 +174,7 @@ class Capture(msgspec.Struct, frozen=True):
     """What is to be known of them; None where they are still there."""
     category: Category | None
     message: str | None
+    error_type: str | None
 
     def record(self, redactor: Redactor, *, keep_inputs: bool) -> Record:
         """The record of the call."""
@@ -134,6 +209,15 @@ class Capture(msgspec.Struct, frozen=True):
             tokens_cached=None if tokens is None else tokens.cached_input,
             cost_usd=outcome.cost_usd,
             at_ns=self.at_ns,
+            link=storable(outcome.link) or None,
+            error_type=_optional(self.error_type),
+            saved_ns=outcome.saved_ns,
+            price_usd=call.plan.cost_usd,
+            tokens_written=None if tokens is None else tokens.cache_write,
+            tokens_reasoning=None if tokens is None else tokens.reasoning,
+            raw_usd=outcome.raw_usd,
+            unpriced=outcome.unpriced,
+            saved_usd=outcome.saved_usd,
         )
 
 
@@ -141,7 +225,7 @@ def capture(call: Call, outcome: Outcome, clock: Clock) -> Capture:
     """What `Capture.record` needs, whatever is done to arguments and value from now on."""
     error = outcome.error
     if error is None and _can_wait(outcome.value) and _can_wait(*call.arguments.values()):
-        return Capture(call, outcome, clock.wall_ns(), None, None, None, None)
+        return Capture(call, outcome, clock.wall_ns(), None, None, None, None, None)
     return Capture(
         msgspec.structs.replace(call, arguments=_NO_ARGUMENTS),
         msgspec.structs.replace(outcome, value=None, error=None),
@@ -150,6 +234,7 @@ def capture(call: Call, outcome: Outcome, clock: Clock) -> Capture:
         _hold(outcome.value) if error is None else _Encoded,
         None if error is None else error.category,
         None if error is None else _bounded(error),
+        None if error is None else _type_of(error),
     )
 
 
@@ -253,6 +338,12 @@ def _shown(arguments: bytes | None, redactor: Redactor) -> str | None:
 def _bounded(error: PacelineError) -> str:
     text = f"{error.message}"
     return text if len(text) <= _MAX_INPUT else f"(a message of {len(text):,} characters)"
+
+
+def _type_of(error: PacelineError) -> str:
+    """What it is at the bottom: an agent's own exception says more than that it was an agent's."""
+    cause = type(error.__cause__ or error)
+    return f"{cause.__module__}.{cause.__qualname__}"
 
 
 def _masked(message: str, redactor: Redactor) -> str:

@@ -2,47 +2,29 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import msgspec
 
-from paceline.call import Call, Outcome, Source
+from paceline.call import Call, Kind, Outcome, Source, Tokens
 from paceline.clock import Clock
-from paceline.database import BatchWriter, Schema, connect, storage_errors
+from paceline.database import BatchWriter, connect, storage_errors
 from paceline.errors import Category, CorruptStoreError, StorageError
-from paceline.history.record import Record, capture, storable
-from paceline.history.store import Tally, the_one
+from paceline.history.layout import SCHEMA, TABLE, open_to_read, upgrade
+from paceline.history.record import Bill, Facts, Record, capture, storable
+from paceline.history.store import MOST_OF_A_RUN, Tally, the_one, too_long
 from paceline.redaction import Redactor
 
 __all__ = ["SqliteHistory", "SqliteReader"]
 
-# The columns after the first are the fields of Record, in their order.
-_TABLE: Final = """
-CREATE TABLE calls (
-    seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL, trace TEXT NOT NULL, parent TEXT, kind TEXT NOT NULL, name TEXT NOT NULL,
-    user TEXT, session TEXT, tenant TEXT, scope TEXT NOT NULL,
-    input TEXT, input_hash TEXT, output_hash TEXT, output_bytes INTEGER,
-    source TEXT NOT NULL, instance TEXT NOT NULL, attempts INTEGER NOT NULL,
-    queue_ns INTEGER NOT NULL, execute_ns INTEGER NOT NULL, total_ns INTEGER NOT NULL,
-    category TEXT, message TEXT,
-    tokens_input INTEGER, tokens_output INTEGER, tokens_cached INTEGER, cost_usd REAL,
-    at_ns INTEGER NOT NULL
-)
-"""
-_MARKS: Final = ", ?" * len(Record.__struct_fields__)
-_INSERT: Final = f"INSERT INTO calls VALUES (NULL{_MARKS})"  # noqa: S608 (of constants)
-_SCHEMA: Final = Schema(
-    version=1,
-    statements=(
-        _TABLE,
-        "CREATE INDEX calls_by_id ON calls (id)",
-        "CREATE INDEX calls_by_time ON calls (at_ns)",
-        "CREATE INDEX calls_by_name ON calls (name, at_ns)",
-    ),
-)
+_COLUMNS: Final = ", ".join(Record.__struct_fields__)
+_MARKS: Final = ", ".join("?" for _ in Record.__struct_fields__)
+# By name, so that it still fits when a later version has added columns.
+_INSERT: Final = f"INSERT INTO calls ({_COLUMNS}) VALUES ({_MARKS})"  # noqa: S608 (of constants)
 _REMOVE_OLDER: Final = (
     "DELETE FROM calls WHERE seq IN (SELECT seq FROM calls WHERE at_ns < ? LIMIT ?)"
 )
@@ -55,6 +37,38 @@ _MAX_PENDING: Final = 50_000
 _CHUNK: Final = 10_000
 """Rows removed in one transaction, so that no other process has to wait long."""
 
+_FACTS: Final = (
+    "name, kind, source, category, attempts, queue_ns, execute_ns, total_ns, saved_ns, error_type,"
+    " message, tokens_input, tokens_output, tokens_cached, tokens_written, tokens_reasoning,"
+    " cost_usd, price_usd, at_ns, raw_usd, unpriced, saved_usd"
+)
+# As `paceline.usage.spent_on` has it; added up here, as a month can have a million calls.
+_BILLS: Final = """
+SELECT name, user, tenant, SUM(COALESCE(tokens_input, 0) + COALESCE(tokens_output, 0)),
+    SUM(COALESCE(raw_usd, cost_usd, price_usd * attempts)), MAX(at_ns)
+FROM calls WHERE at_ns >= ? AND source = 'executed'
+    AND (cost_usd IS NOT NULL OR tokens_input IS NOT NULL OR price_usd > 0)
+GROUP BY at_ns / 86400000000000, name, user, tenant
+"""
+_RUN: Final = "CASE trace WHEN '' THEN id ELSE trace END"
+_RUNS_OF: Final = (
+    f"SELECT DISTINCT {_RUN} FROM calls WHERE id = ?",  # noqa: S608 (of constants)
+    "SELECT DISTINCT trace FROM calls WHERE trace = ? AND trace <> ''",
+)
+_RUNS_LIKE: Final = (
+    f"SELECT {_RUN} FROM calls WHERE id >= ?1 AND id < ?2"  # noqa: S608 (of constants)
+    " UNION SELECT trace FROM calls WHERE trace <> '' AND trace >= ?1 AND trace < ?2 LIMIT 2"
+)
+_OF_RUN: Final = (
+    "SELECT * FROM calls WHERE trace = ?1 OR (id = ?1 AND trace = '')"
+    " ORDER BY at_ns - total_ns, seq LIMIT ?2"
+)
+
+_LEAN: Final = ", ".join(
+    ["seq", *["NULL" if name == "input" else name for name in Record.__struct_fields__]]
+)
+
+_KINDS: Final[dict[str, Kind]] = {kind.value: kind for kind in Kind}
 _SOURCES: Final[dict[str, Source]] = {source.value: source for source in Source}
 _CATEGORIES: Final[dict[str | None, Category | None]] = {
     None: None,
@@ -110,43 +124,59 @@ class SqliteReader:
             newest = "SELECT * FROM calls WHERE id = ? ORDER BY seq DESC LIMIT 1"
             return _read(db.execute(newest, (found,)).fetchone(), self.path)
 
+    def trace(self, id: str, *, limit: int = MOST_OF_A_RUN) -> list[Record]:  # noqa: A002 (as above)
+        """All calls of the run that this is, or the beginning of, the id of or in, in the order in
+        which they began.
+
+        Raises UsageError when there is none, more than one, or it has more than `limit` calls;
+        StorageError.
+        """
+        id = storable(id)  # noqa: A001
+        with self._open() as db:
+            run = _the_run(db, id)
+            rows = db.execute(_OF_RUN, (run, max(0, limit) + 1)).fetchall()
+        if len(rows) > limit:
+            raise too_long(run, limit)
+        return [_read(row, self.path) for row in rows]
+
+    def runs(self, *, since_ns: int | None = None) -> Iterator[list[Record]]:
+        """The calls of each run, one run after the other, inputs left out; those of a run that
+        ended since a moment of the wall clock. Raises StorageError."""
+        given = {} if since_ns is None else {"at_ns >= ?": since_ns}
+        sql = f"SELECT {_LEAN} FROM calls {_where(given)} ORDER BY trace"  # noqa: S608 (as above)
+        with self._open() as db:
+            rows = db.execute(sql, tuple(given.values()))
+            for trace, group in groupby(rows, key=itemgetter(2)):
+                records = [_read(row, self.path) for row in group]
+                yield from [records] if trace else [[record] for record in records]
+
     def fold(self, add: Tally, *, since_ns: int | None = None) -> int:
-        """Calls `add` with the figures of each record; returns how many there were.
+        """Calls `add` with the facts of each record; returns how many there were.
 
         Raises StorageError.
         """
         given = {} if since_ns is None else {"at_ns >= ?": since_ns}
-        sql = (
-            "SELECT name, source, category, queue_ns, execute_ns, total_ns"  # noqa: S608 (as above)
-            f" FROM calls {_where(given)}"
-        )
+        sql = f"SELECT {_FACTS} FROM calls {_where(given)}"  # noqa: S608 (as above)
         count = 0
         with self._open() as db:
             for row in db.execute(sql, tuple(given.values())):
-                name, source, category, queue_ns, execute_ns, total_ns = row
-                if source not in _SOURCES or category not in _CATEGORIES:
-                    raise _unreadable(self.path)
-                add(
-                    name,
-                    source=_SOURCES[source],
-                    category=_CATEGORIES[category],
-                    queue_ns=queue_ns,
-                    execute_ns=execute_ns,
-                    total_ns=total_ns,
-                )
+                add(_facts(row, self.path))
                 count += 1
         return count
+
+    def bills(self, since_ns: int) -> list[Bill]:
+        """What calls since a moment cost, by day, agent and user. Raises StorageError."""
+        with self._open() as db:
+            return [Bill(*row) for row in db.execute(_BILLS, (since_ns,))]
 
     @contextlib.contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
         with storage_errors(self.path), contextlib.ExitStack() as stack:
             if self.path.exists() and self.path.stat().st_size:
-                db = stack.enter_context(
-                    contextlib.closing(connect(self.path, _SCHEMA, read_only=True))
-                )
+                db = stack.enter_context(contextlib.closing(open_to_read(self.path)))
             else:
                 db = stack.enter_context(contextlib.closing(sqlite3.connect(":memory:")))
-                db.execute(_TABLE)
+                db.execute(TABLE)
             yield db
 
 
@@ -182,7 +212,8 @@ class SqliteHistory:
         self._keep_inputs = keep_inputs
         self._on_loss = on_loss
         self._reader = SqliteReader(path)
-        schema = msgspec.structs.replace(_SCHEMA, max_bytes=max_bytes)
+        upgrade(path)
+        schema = msgspec.structs.replace(SCHEMA, max_bytes=max_bytes)
         self._writer = BatchWriter(path, schema, on_loss=self._tell, max_pending=_MAX_PENDING)
 
     @property
@@ -218,12 +249,20 @@ class SqliteHistory:
         """The record of this id, or of the one id that begins so; see `SqliteReader.get`."""
         return self._reader.get(id)
 
+    def trace(self, id: str, *, limit: int = MOST_OF_A_RUN) -> list[Record]:  # noqa: A002 (as above)
+        """All calls of one run, in the order in which they began; see `SqliteReader.trace`."""
+        return self._reader.trace(id, limit=limit)
+
     def fold(self, add: Tally, *, since_ns: int | None = None) -> int:
-        """Calls `add` with the figures of each record; returns how many there were.
+        """Calls `add` with the facts of each record; returns how many there were.
 
         Raises StorageError.
         """
         return self._reader.fold(add, since_ns=since_ns)
+
+    def bills(self, since_ns: int) -> list[Bill]:
+        """What calls since a moment cost, by day, agent and user; see `SqliteReader.bills`."""
+        return self._reader.bills(since_ns)
 
     def prune(self, *, max_age_s: float | None = None, max_records: int | None = None) -> int:
         """Removes records older than an age (seconds), and the oldest beyond a number; returns
@@ -232,7 +271,7 @@ class SqliteHistory:
         try:
             with (
                 storage_errors(self._writer.path),
-                contextlib.closing(connect(self._writer.path, _SCHEMA)) as db,
+                contextlib.closing(connect(self._writer.path, SCHEMA)) as db,
             ):
                 if max_age_s is not None:
                     oldest_ns = self._clock.wall_ns() - round(max_age_s * 1e9)
@@ -272,6 +311,38 @@ def _read(row: tuple[object, ...], path: Path) -> Record:
         return msgspec.convert(dict(zip(Record.__struct_fields__, row[1:], strict=True)), Record)
     except msgspec.ValidationError as exc:
         raise _unreadable(path) from exc
+
+
+def _facts(row: tuple[Any, ...], path: Path) -> Facts:
+    name, kind, source, category, *others = row
+    if kind not in _KINDS or source not in _SOURCES or category not in _CATEGORIES:
+        raise _unreadable(path)
+    attempts, queue_ns, execute_ns, total_ns, saved_ns, error_type, message, *others = others
+    used, made, cached, written, thought, *others = others
+    return Facts(
+        name,
+        _KINDS[kind],
+        _SOURCES[source],
+        _CATEGORIES[category],
+        attempts,
+        queue_ns,
+        execute_ns,
+        total_ns,
+        saved_ns,
+        error_type,
+        message,
+        None if used is None else Tokens(used, made or 0, cached or 0, written or 0, thought or 0),
+        *others,
+    )
+
+
+def _the_run(db: sqlite3.Connection, id: str) -> str:  # noqa: A002 (as above)
+    found: list[str] = []
+    for sql in _RUNS_OF:
+        found = found or [row[0] for row in db.execute(sql, (id,))]
+    if not found:
+        found = [row[0] for row in db.execute(_RUNS_LIKE, (id, id + _LAST_CHARACTER))]
+    return the_one(id, found, "run")
 
 
 def _unreadable(path: Path) -> CorruptStoreError:

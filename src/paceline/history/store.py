@@ -1,30 +1,20 @@
 """What every history store does; `paceline.testing.history_suite` checks it."""
 
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
 
-from paceline.call import Call, Outcome, Source
+from paceline.call import Call, Outcome
 from paceline.errors import Category, UsageError
-from paceline.history.record import Record
+from paceline.history.record import Bill, Facts, Record
 
-__all__ = ["HistoryStore", "Tally", "the_one"]
+__all__ = ["MOST_OF_A_RUN", "HistoryStore", "Tally", "the_one", "too_long"]
 
 
-class Tally(Protocol):
-    """Something that counts calls by their figures."""
+Tally = Callable[[Facts], object]
+"""Something that counts calls."""
 
-    def __call__(
-        self,
-        name: str,
-        *,
-        source: Source,
-        category: Category | None,
-        queue_ns: int,
-        execute_ns: int,
-        total_ns: int,
-    ) -> None:
-        """Counts one call; `category` is its error's, None for a value."""
-        ...
+MOST_OF_A_RUN: Final = 50_000
+"""Calls that are read of one run at once."""
 
 
 class HistoryStore(Protocol):
@@ -64,9 +54,23 @@ class HistoryStore(Protocol):
         """
         ...
 
+    def trace(self, id: str, *, limit: int = MOST_OF_A_RUN) -> list[Record]:  # noqa: A002 (as above)
+        """All calls of one run, in the order in which they began.
+
+        `id` is the run's (its trace) or that of any call in it, or the beginning of one. Raises
+        UsageError when that is no run, more than one, or one of more than `limit` calls, and
+        StorageError when the store cannot be read.
+        """
+        ...
+
     def fold(self, add: Tally, *, since_ns: int | None = None) -> int:
-        """Calls `add` with the figures of each record, in any order, and returns how many there
+        """Calls `add` with the facts of each record, in any order, and returns how many there
         were. Raises StorageError when the store cannot be read."""
+        ...
+
+    def bills(self, since_ns: int) -> list[Bill]:
+        """What calls since a moment of the wall clock cost, in as many parts as suits the store.
+        Raises StorageError when the store cannot be read."""
         ...
 
     def prune(self, *, max_age_s: float | None = None, max_records: int | None = None) -> int:
@@ -83,7 +87,7 @@ class HistoryStore(Protocol):
         ...
 
 
-def the_one(id: str, found: Collection[str]) -> str:  # noqa: A002 (the protocol's word)
+def the_one(id: str, found: Collection[str], what: str = "call") -> str:  # noqa: A002 (as above)
     """Which of the ids that begin with `id` is meant; raises UsageError when that is not clear."""
     if id in found:
         return id
@@ -91,10 +95,18 @@ def the_one(id: str, found: Collection[str]) -> str:  # noqa: A002 (the protocol
         return next(iter(found))
     if found:
         raise UsageError(
-            f"more than one recorded call begins with {id!r}", next_step="Give more of the id."
+            f"more than one recorded {what} begins with {id!r}", next_step="Give more of the id."
         )
     raise UsageError(
-        f"no recorded call is {id!r}",
+        f"no recorded {what} is {id!r}",
         next_step="List the latest with `paceline history`.",
         category=Category.NOT_FOUND,
+    )
+
+
+def too_long(run: str, limit: int) -> UsageError:
+    """What to say of a run that is not read, because it has more calls than asked for."""
+    return UsageError(
+        f"the run {run} has more than {limit:,} calls",
+        next_step="Look at its calls one by one: `paceline history ID`.",
     )

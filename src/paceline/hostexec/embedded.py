@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from paceline.clock import Clock
-from paceline.config import HostExecSettings
 from paceline.hostexec.audit import AuditLog
 from paceline.hostexec.executor import HostExec
 from paceline.hostexec.granted import CommandPolicy
@@ -18,6 +17,7 @@ from paceline.hostexec.result import CommandResult
 from paceline.hostexec.sandbox.level import choose_sandbox
 from paceline.hostexec.sandbox.limits import Limits
 from paceline.hostexec.sandbox.workspace import Workspace
+from paceline.settings import HostExecSettings
 
 __all__ = ["EmbeddedHost"]
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from paceline.clock import Clock
-from paceline.config import HostExecSettings
 from paceline.home import Home
 from paceline.hostexec.agent import CommandHost, HostExecAgent
 from paceline.hostexec.audit import AuditLog
@@ -16,6 +15,7 @@ from paceline.hostexec.policy.decision import Policy
 from paceline.hostexec.policy.file import PolicyFile
 from paceline.hostexec.sandbox.workspace import Workspace
 from paceline.redaction import Redactor, Secret
+from paceline.settings import HostExecSettings
 
 __all__ = [
     "embedded_host",

@@ -1,256 +1,232 @@
-"""Collects the figures of calls by agent, while they run or replayed from a history.
-
-The hot path is one append to a queue; what waits there is folded into sketches when it has
-become much, or when somebody looks.
-"""
+"""Collects the figures of calls while they run, or replayed from a history."""
 
 import threading
-from collections import deque
-from collections.abc import Mapping
-from typing import Final, final
+from collections.abc import Callable, Mapping
+from typing import Final, Required, TypedDict, Unpack, final
 
-import msgspec
-
-from paceline.call import Call, Outcome, Source
+from paceline.call import Call, Kind, Outcome, Source
 from paceline.clock import Clock, SystemClock
 from paceline.errors import Category
-from paceline.metrics.sketch import Sketch
+from paceline.metrics.execution import Details, record
+from paceline.metrics.figures import OTHER, Ending, Snapshot, Usage, ending_of, usage_of
+from paceline.metrics.live import LiveSeries
+from paceline.metrics.summary import PerformanceMetrics, summary, system_summary
+from paceline.metrics.trace import Trace
+from paceline.metrics.troubles import Forms
+from paceline.redaction import Redactor
 
-__all__ = ["OTHER", "AgentStats", "MetricsCollector", "Snapshot"]
+__all__ = ["Ended", "MetricsCollector"]
 
-OTHER: Final = "(other)"
-"""Takes the calls of all names beyond the limit."""
+_NO_LABELS: Final[Mapping[str, str]] = {}
+_OVERFLOWED: Final = 10_000
+_LONGEST: Final = 200
 
-_MAX_PENDING: Final = 1_024
-_NS_PER_MS: Final = 1_000_000
-_EXECUTED: Final = Source.EXECUTED
-_CANCELLED: Final = Category.CANCELLED
-
-_Entry = tuple[str, Source, Category | None, int, int, int]
+_Key = tuple[str, Kind, tuple[tuple[str, str], ...]]
 
 
-class AgentStats(msgspec.Struct, frozen=True):
-    """The figures of one agent at one moment. Sketches hold nanoseconds.
+class Ended(TypedDict, total=False):
+    """What is known of a call that ended; times in nanoseconds.
 
-    Every call is in exactly one of `hits` (a value without an execution of its own), `fresh`
-    (a value from its own execution), `errors` and `cancelled`. Times of hits, fresh values and
-    errors are kept apart, so that fast hits do not hide slow executions. A cancelled call says
-    nothing about its agent: it is counted, but is in no rate and no distribution.
+    `category` is its error's, None for a value; `ended_ns` a moment of the collector's monotonic
+    clock, now if left out; `ran` whether anything was executed; `error` the exception, or the
+    name of its type.
     """
 
-    name: str
-    by_source: Mapping[Source, int]
-    by_category: Mapping[Category, int]
-    queue_ns: int
-    """Time spent waiting for capacity, over all calls."""
-    total: Sketch
-    """From request to outcome, over `hit`, `fresh` and `failed`."""
-    hit: Sketch
-    fresh: Sketch
-    failed: Sketch
-    execute: Sketch
-    """Time in the agent, of the calls that were executed."""
-
-    @property
-    def calls(self) -> int:
-        """All calls."""
-        return sum(self.by_source.values())
-
-    @property
-    def hits(self) -> int:
-        """Calls that got a value without an execution of their own."""
-        return self.hit.count
-
-    @property
-    def errors(self) -> int:
-        """Calls that failed; a cancelled call did not."""
-        return self.failed.count
-
-    @property
-    def cancelled(self) -> int:
-        """Calls that nobody waited for any more."""
-        return self.by_category.get(_CANCELLED, 0)
-
-    @property
-    def cache_hit_rate(self) -> float | None:
-        """Share of hits among the calls that were not cancelled; None if there are none."""
-        return self.hits / self.total.count if self.total.count else None
-
-    @property
-    def error_rate(self) -> float | None:
-        """Share of errors among the calls that were not cancelled; None if there are none."""
-        return self.errors / self.total.count if self.total.count else None
-
-    @property
-    def avg_ms(self) -> float | None:
-        """Mean of `total`, in milliseconds."""
-        mean_ns = self.total.mean
-        return None if mean_ns is None else mean_ns / _NS_PER_MS
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """The figures of all agents at one moment, by name in alphabetical order."""
-
-    agents: Mapping[str, AgentStats]
-    uptime_ns: int
-    """How long had been collected."""
-
-    @property
-    def totals(self) -> AgentStats:
-        """The figures of all agents together, under the name ""."""
-        together = _Series()
-        for stats in self.agents.values():
-            together.merge(stats)
-        return together.stats("")
+    source: Required[Source]
+    category: Required[Category | None]
+    queue_ns: Required[int]
+    execute_ns: Required[int]
+    total_ns: Required[int]
+    saved_ns: int
+    ended_ns: int
+    kind: Kind
+    labels: Mapping[str, str]
+    ran: bool
+    error: BaseException | str | None
+    usage: Usage | None
 
 
 @final
 class MetricsCollector:
     """Collects figures; `observe` is an observer of the call path.
 
-    Calls of more than `max_agents` names are counted under `OTHER`, so memory is bounded.
-    Calls may come from any thread, snapshots be taken on another: nothing is lost, and a
-    snapshot has every call that was recorded before it.
+    There are at most `max_series` series; calls of further names or labels are counted under
+    `OTHER`, so memory is bounded whatever callers make up. Calls may come from any thread,
+    snapshots be taken on another: nothing is lost, and a snapshot has every call that was
+    recorded before it.
     """
 
-    __slots__ = ("_agents", "_folding", "_max_agents", "_pending", "_started_ns", "clock")
-
-    def __init__(self, *, clock: Clock | None = None, max_agents: int = 1_000) -> None:
-        self.clock = clock or SystemClock()
-        self._max_agents = max_agents
-        self._agents: dict[str, _Series] = {}
-        # A deque, because its append and popleft are atomic: no call is lost between threads.
-        self._pending: deque[_Entry] = deque()
-        self._folding = threading.Lock()
-        self._started_ns = self.clock.monotonic_ns()
-
-    def observe(self, call: Call, outcome: Outcome) -> None:  # noqa: ARG002 (the observer's form)
-        """Records what came of a call."""
-        error = outcome.error
-        self._pending.append(
-            (
-                outcome.name,
-                outcome.source,
-                None if error is None else error.category,
-                outcome.queue_ns,
-                outcome.execute_ns,
-                outcome.total_ns,
-            )
-        )
-        if len(self._pending) >= _MAX_PENDING:
-            self._try_fold()
-
-    def add(
+    def __init__(
         self,
-        name: str,
         *,
-        source: Source,
-        category: Category | None,
-        queue_ns: int,
-        execute_ns: int,
-        total_ns: int,
+        clock: Clock | None = None,
+        max_series: int = 1_000,
+        redact: Callable[[str], str] | None = None,
     ) -> None:
-        """Records a call known by its figures; `category` is its error's, None for a value."""
-        self._pending.append((name, source, category, queue_ns, execute_ns, total_ns))
-        if len(self._pending) >= _MAX_PENDING:
-            self._try_fold()
+        """`redact` takes secrets out of messages; the default knows the common forms."""
+        self.clock = clock or SystemClock()
+        self._max_series = max_series
+        self._forms = Forms(redact or Redactor().text)
+        self._lock = threading.Lock()  # for what is rare: new series, and to forget all
+        self.trace = Trace(self.clock)
+        """The latest calls that `track_performance` noted, as spans."""
+        self.resets = 0
+        """Another number than before means that series given out are not read any more."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._started_ns = self.clock.monotonic_ns()
+        self._started_wall_ns = self.clock.wall_ns()
+        self._series: dict[_Key, LiveSeries] = {}
+        self._plain: dict[str, LiveSeries] = {}
+        self._overflowed: set[int] = set()
+        self._refused = 0
+        self.trace.clear()
+        self.resets += 1
+
+    def series(
+        self, name: str, kind: Kind = Kind.AGENT, labels: Mapping[str, str] = _NO_LABELS
+    ) -> LiveSeries:
+        """Where the calls of a name are noted; that of `OTHER` once there are too many.
+
+        To be asked for at every call: after `reset` it is another.
+        """
+        if not labels:
+            plain = self._plain.get(name)
+            if plain is not None and plain.kind is kind:
+                return plain
+        return self._found(name, kind, labels)
+
+    def begin(self, call: Call) -> None:
+        """Notes that a call is running; `observe` ends it."""
+        self.series(call.name, call.kind).running[call.id] = self.clock.monotonic_ns()
+
+    def observe(self, call: Call, outcome: Outcome) -> None:
+        """Records what came of a call."""
+        series = self.series(call.name, call.kind)
+        if series.running:
+            series.running.pop(call.id, None)
+        end_ns, source, error = self.clock.monotonic_ns(), outcome.source, outcome.error
+        if error is None:
+            cell = series.cell(source, None, Ending.SUCCESS)
+        else:
+            # Who shares another's execution makes no attempt, but one was made.
+            ran = outcome.attempts > 0 or source is not Source.EXECUTED
+            cell = series.cell(source, error.category, ending_of(error.category, ran=ran))
+            self.note_error(series, error.category, error)
+        cell.note(end_ns, outcome.total_ns, outcome.execute_ns, outcome.queue_ns, outcome.saved_ns)
+        price_usd = call.plan.cost_usd
+        if (
+            price_usd
+            or outcome.tokens is not None
+            or outcome.cost_usd is not None
+            or outcome.saved_usd is not None
+        ):
+            cell.usages.append((end_ns, usage_of(outcome, price_usd)))
+
+    def add(self, name: str, **call: Unpack[Ended]) -> None:
+        """Records a call known by its figures: see `Ended`."""
+        series = self.series(name, call.get("kind", Kind.AGENT), call.get("labels", _NO_LABELS))
+        category, now_ns = call["category"], self.clock.monotonic_ns()
+        end_ns = call.get("ended_ns", now_ns)
+        cell = series.cell(call["source"], category, ending_of(category, ran=call.get("ran", True)))
+        note = cell.note_past if "ended_ns" in call else cell.note
+        times = (call["total_ns"], call["execute_ns"], call["queue_ns"])
+        note(end_ns, *times, call.get("saved_ns", 0))
+        if category is not None:
+            self.note_error(series, category, call.get("error"))
+        usage = call.get("usage")
+        if usage is not None:
+            cell.usages.append((end_ns, usage))
+
+    def record_execution(
+        self,
+        agent_name: str,
+        execution_time: float,
+        success: bool,  # noqa: FBT001 (the signature of old)
+        error_type: str | None = None,
+        **details: Unpack[Details],
+    ) -> None:
+        """Records a call that took `execution_time` seconds; see `Details` for what else is known.
+
+        Never raises for what it is given, because measuring must not break what is measured: a
+        time that is negative or no number is counted in `Snapshot.refused`.
+        """
+        kind, labels = details.get("kind", Kind.AGENT), details.get("labels", _NO_LABELS)
+        try:
+            series = self.series(agent_name, kind, labels)
+        except (AttributeError, TypeError):  # the name or a label is none
+            series = self.series(OTHER)
+            series.refuse()
+            return
+        if not record(series, execution_time, success, error_type, details, trace=self.trace):
+            series.refuse()
+
+    def get_or_create_metrics(self, agent_name: str) -> PerformanceMetrics:
+        """The figures of an agent as the fields of old; they follow the calls."""
+        return PerformanceMetrics(agent_name, series=self.series(agent_name))
+
+    def get_all_metrics(self) -> dict[str, dict[str, object]]:
+        """The summary of each agent, by name, as text; `snapshot` has the numbers."""
+        return {name: summary(series) for name, series in self.snapshot().agents.items()}
+
+    def get_system_summary(self) -> dict[str, object]:
+        """What all agents did, as text, and their ranking; `snapshot` has the numbers."""
+        return system_summary(self.snapshot())
+
+    def refuse(self) -> None:
+        """Counts a call that could not be recorded."""
+        with self._lock:
+            self._refused += 1
 
     def snapshot(self) -> Snapshot:
         """The figures of all calls recorded so far; later calls do not change it."""
-        with self._folding:
-            self._fold()
-            agents = {name: self._agents[name].stats(name) for name in sorted(self._agents)}
-        return Snapshot(agents, self.clock.monotonic_ns() - self._started_ns)
+        live = self._series.copy()  # in one step: other threads may add some meanwhile
+        series = tuple([live[key].read() for key in sorted(live)])
+        return Snapshot(
+            series,
+            self.clock.monotonic_ns() - self._started_ns,
+            self.clock.wall_ns(),
+            len(self._overflowed),
+            self._refused + sum([each.refused for each in live.values()]),
+            self._started_wall_ns,
+        )
 
     def reset(self) -> None:
-        """Forgets everything recorded so far."""
-        with self._folding:
-            self._fold()
-            self._agents.clear()
-            self._started_ns = self.clock.monotonic_ns()
+        """Forgets everything recorded so far; calls in flight are recorded when they end."""
+        with self._lock:
+            self._forget()
 
-    def _try_fold(self) -> None:
-        """Folds unless another thread does: a call never waits for a snapshot."""
-        if self._folding.acquire(blocking=False):
-            try:
-                self._fold()
-            finally:
-                self._folding.release()
+    def _found(self, name: str, kind: Kind, labels: Mapping[str, str]) -> LiveSeries:
+        """The series with these labels, made if there is room for one more, else `OTHER`."""
+        pairs = [(key[:_LONGEST], value[:_LONGEST]) for key, value in labels.items()]
+        key = (name[:_LONGEST], kind, tuple(sorted(pairs)))
+        found = self._series.get(key)
+        if found is not None:
+            return found
+        with self._lock:
+            if len(self._series) >= self._max_series and key not in self._series:
+                if len(self._overflowed) < _OVERFLOWED:
+                    self._overflowed.add(hash(key))
+                key = (OTHER, Kind.AGENT, ())
+            found = self._series.get(key)
+            if found is None:
+                name, kind, kept = key
+                found = LiveSeries(name, kind, dict(kept), self.clock, self._started_ns)
+                self._series[key] = found
+                if not kept:
+                    self._plain.setdefault(name, found)
+            return found
 
-    def _fold(self) -> None:
-        # What is there now and no more, so that busy callers cannot keep it going for ever.
-        for _ in range(len(self._pending)):
-            name, source, category, queue_ns, execute_ns, total_ns = self._pending.popleft()
-            agent = self._agents.get(name) or self._new_agent(name)
-            agent.add(source, category, queue_ns, execute_ns, total_ns)
-
-    def _new_agent(self, name: str) -> "_Series":
-        name = name if len(self._agents) < self._max_agents else OTHER
-        return self._agents.setdefault(name, _Series())
-
-
-@final
-class _Series:
-    """The figures of one agent while they grow. Used under the collector's lock."""
-
-    __slots__ = ("by_category", "by_source", "execute", "failed", "fresh", "hit", "queue_ns")
-
-    def __init__(self) -> None:
-        self.by_source: dict[Source, int] = {}
-        self.by_category: dict[Category, int] = {}
-        self.queue_ns = 0
-        self.hit = Sketch()
-        self.fresh = Sketch()
-        self.failed = Sketch()
-        self.execute = Sketch()
-
-    def add(
-        self,
-        source: Source,
-        category: Category | None,
-        queue_ns: int,
-        execute_ns: int,
-        total_ns: int,
+    def note_error(
+        self, series: LiveSeries, category: Category, error: BaseException | str | None
     ) -> None:
-        self.by_source[source] = self.by_source.get(source, 0) + 1
-        self.queue_ns += queue_ns
-        if category is None:
-            (self.fresh if source is _EXECUTED else self.hit).add(total_ns)
+        """Notes what an error of a series was; a cancellation is none."""
+        if category is Category.CANCELLED:
+            return
+        if isinstance(error, BaseException):
+            cause = error.__cause__ or error
+            kind = type(cause)
+            series.failed(category, f"{kind.__module__}.{kind.__qualname__}", self._forms.of(error))
         else:
-            self.by_category[category] = self.by_category.get(category, 0) + 1
-            if category is _CANCELLED:
-                return
-            self.failed.add(total_ns)
-        # An error may come before anything was executed.
-        if source is _EXECUTED and (category is None or execute_ns):
-            self.execute.add(execute_ns)
-
-    def merge(self, stats: AgentStats) -> None:
-        for source, count in stats.by_source.items():
-            self.by_source[source] = self.by_source.get(source, 0) + count
-        for category, count in stats.by_category.items():
-            self.by_category[category] = self.by_category.get(category, 0) + count
-        self.queue_ns += stats.queue_ns
-        for ours, theirs in (
-            (self.hit, stats.hit),
-            (self.fresh, stats.fresh),
-            (self.failed, stats.failed),
-            (self.execute, stats.execute),
-        ):
-            ours.merge(theirs)
-
-    def stats(self, name: str) -> AgentStats:
-        total = Sketch()
-        for part in (self.hit, self.fresh, self.failed):
-            total.merge(part)
-        return AgentStats(
-            name,
-            dict(self.by_source),
-            dict(self.by_category),
-            self.queue_ns,
-            total,
-            self.hit.copy(),
-            self.fresh.copy(),
-            self.failed.copy(),
-            self.execute.copy(),
-        )
+            series.failed(category, error or "", "")

@@ -1,63 +1,69 @@
-"""`@track_performance`: the figures of any function, with no runtime around it."""
+"""`track_performance`: the figures of any function or block, with no runtime around it."""
 
 import functools
 import inspect
-import logging
-from asyncio import CancelledError
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast, final
+from typing import Any, Final, Self, TypeVar, cast, final
 
-from paceline.call import Source
-from paceline.errors import Category, PacelineError
+from paceline.call import Kind, current_call
+from paceline.metrics.awaitables import followed
+from paceline.metrics.cell import FULL
 from paceline.metrics.collector import MetricsCollector
+from paceline.metrics.streams import async_stream, stream
+from paceline.metrics.trace import Id, above, current_span
+from paceline.metrics.tracking import Begun, Tracking
 
 __all__ = ["track_performance"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_log = logging.getLogger("paceline")
-
-_KINDS: Final[tuple[tuple[type[BaseException], Category], ...]] = (
-    (CancelledError, Category.CANCELLED),
-    (GeneratorExit, Category.CANCELLED),  # the consumer of a stream left early
-    (KeyboardInterrupt, Category.CANCELLED),
-    (TimeoutError, Category.TIMEOUT),
-    (ConnectionError, Category.NETWORK),
-)
-
-
-def track_performance(name: str, collector: MetricsCollector) -> Callable[[F], F]:
-    """Decorates a function so that each call is recorded in `collector` under `name`.
-
-    For functions, coroutine functions, generators and asynchronous generators; the time of a
-    generator is the whole stream, from the first value asked for to its end. What the function
-    returns or raises is not touched. Cancelling a call, or leaving a stream early, is recorded
-    as cancelled, not as an error. Works on the inner function under @staticmethod and
-    @classmethod.
-    """
-
-    def decorate(function: F) -> F:
-        timed = functools.partial(_Timed, name, collector)
-        wrapped = functools.wraps(function)(_wrapper(function, timed))
-        return cast("F", wrapped)
-
-    return decorate
+_NO_LABELS: Final[Mapping[str, str]] = {}
+_NONE: Final[dict[object, int]] = {}
+_VALUES: Final = frozenset({bool, bytes, dict, float, int, list, str, tuple, type(None)})
+"""What is certainly not to be awaited."""
 
 
 @final
-class _Timed:
-    """Times a block and records how it ended."""
+class track_performance:  # noqa: N801 (used as a decorator is)
+    """Records calls under a name in a collector: a decorator, or `with` and `async with`.
 
-    __slots__ = ("_collector", "_name", "_start_ns")
+    For coroutine functions, functions, generators and asynchronous generators, callable objects,
+    and functions that return something to await, which is timed until it is done. Of a stream
+    the time to the first item, between items and in all is recorded; one that its consumer
+    leaves early is recorded as cancelled. Works on methods, above or below @staticmethod and
+    @classmethod. Each call is a span of `collector.trace`, in the span or call it is made in.
 
-    def __init__(self, name: str, collector: MetricsCollector) -> None:
-        self._name = name
-        self._collector = collector
+    What a function returns or raises is not touched, and a collector that fails changes nothing:
+    a call that cannot be recorded is counted in `Snapshot.refused`. Cancelled, timed out and
+    rejected calls are counted as such, not as errors.
+    """
 
-    def __enter__(self) -> None:
-        self._start_ns = self._collector.clock.monotonic_ns()
+    __slots__ = ("_open", "_tracking")
+
+    def __init__(
+        self,
+        agent_name: str,
+        collector: MetricsCollector,
+        *,
+        kind: Kind = Kind.AGENT,
+        labels: Mapping[str, str] = _NO_LABELS,
+    ) -> None:
+        """`labels` tell series of one name apart."""
+        self._tracking = Tracking(agent_name, collector, kind, labels)
+        self._open: dict[int, Begun] = {}
+
+    def __call__(self, function: F) -> F:
+        if isinstance(function, (classmethod, staticmethod)):
+            method = cast("classmethod[Any, ..., Any] | staticmethod[..., Any]", function)
+            return cast("F", type(method)(self(method.__func__)))
+        return cast("F", functools.wraps(function)(_wrapper(function, self._tracking)))
+
+    def __enter__(self) -> Self:
+        begun = self._tracking.begin()
+        if begun is not None:
+            self._open[begun.id] = begun
+        return self
 
     def __exit__(
         self,
@@ -65,53 +71,33 @@ class _Timed:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            took_ns = self._collector.clock.monotonic_ns() - self._start_ns
-            self._collector.add(
-                self._name,
-                source=Source.EXECUTED,
-                category=None if error is None else _category(error),
-                queue_ns=0,
-                execute_ns=took_ns,
-                total_ns=took_ns,
-            )
-        except Exception:  # noqa: BLE001 (measuring must never change what is measured)
-            _log.warning("a call of %s was not recorded", self._name, exc_info=True)
+        # One object may be entered many times at once: what ends is what runs here.
+        around = current_span.get()
+        begun = self._open.pop(cast("int", around[0]), None) if around is not None else None
+        if begun is None and self._open:
+            begun = self._open.popitem()[1]
+        self._tracking.end(begun, error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, trace)
 
 
-def _category(error: BaseException) -> Category:
-    if isinstance(error, PacelineError):
-        return error.category
-    for kind, category in _KINDS:
-        if isinstance(error, kind):
-            return category
-    return Category.EXECUTION
-
-
-def _wrapper(function: Callable[..., Any], timed: Callable[[], _Timed]) -> Callable[..., Any]:
+def _wrapper(function: Callable[..., Any], tracking: Tracking) -> Callable[..., Any]:
     if _is(inspect.isasyncgenfunction, function):
-        return _stream(function, timed)
+        return async_stream(function, tracking)
     if _is(inspect.iscoroutinefunction, function):
-
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            with timed():
-                return await function(*args, **kwargs)
-
-        return call_async
-    if _is(inspect.isgeneratorfunction, function):
-
-        def iterate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            with timed():
-                inner: Generator[Any, Any, Any] = function(*args, **kwargs)
-                return (yield from inner)
-
-        return iterate
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with timed():
-            return function(*args, **kwargs)
-
-    return call
+        return _coroutine(function, tracking)
+    if _is(inspect.isgeneratorfunction, function) and not _is(_to_await, function):
+        return stream(function, tracking)
+    return _function(function, tracking)
 
 
 def _is(kind: Callable[[object], bool], function: Callable[..., Any]) -> bool:
@@ -119,27 +105,83 @@ def _is(kind: Callable[[object], bool], function: Callable[..., Any]) -> bool:
     return kind(function) or kind(getattr(function, "__call__", None))  # noqa: B004 (its kind)
 
 
-def _stream(
-    function: Callable[..., AsyncGenerator[Any, Any]], timed: Callable[[], _Timed]
-) -> Callable[..., AsyncGenerator[Any, Any]]:
-    """An asynchronous generator that passes on all that is sent or thrown into it."""
+def _to_await(function: Any) -> bool:
+    """Whether it is a generator function of `types.coroutine`."""
+    while not hasattr(function, "__code__") and hasattr(function, "func"):  # partial
+        function = function.func
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 
-    async def stream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        with timed():
-            async with aclosing(function(*args, **kwargs)) as inner:
-                step = inner.asend(None)
-                while True:
-                    try:
-                        item = await step
-                    except StopAsyncIteration:
-                        return
-                    try:
-                        sent = yield item
-                    except GeneratorExit:
-                        raise
-                    except BaseException as exc:  # noqa: BLE001 (thrown in: the inner one decides)
-                        step = inner.athrow(exc)
-                    else:
-                        step = inner.asend(sent)
 
-    return stream
+def _coroutine(  # noqa: C901 (one straight way, in which calls would take their time)
+    function: Callable[..., Any], tracking: Tracking
+) -> Callable[..., Any]:
+    """`Tracking.begin` and `end` written out, because here every nanosecond counts."""
+    recorder, success = tracking.recorder, tracking.success
+    now, next_id, keep = recorder.clock.monotonic_ns, recorder.trace.next_id, recorder.trace.keep
+    span_around, call_around = current_span.get, current_call.get
+    enter, leave, full = current_span.set, current_span.reset, FULL
+
+    async def call(*args: Any, **kwargs: Any) -> Any:  # noqa: C901 (as above)
+        number, start_ns, parent, outer, token = 0, 0, None, None, None
+        trace: Id = 0
+        running = _NONE
+        try:
+            if tracking.resets != recorder.resets:
+                tracking.renew()
+            number = trace = next_id()
+            around, outer = span_around(), call_around()
+            if around is not None or outer is not None:
+                parent, trace = above(around, outer, number)
+            running = tracking.running
+            running[number] = start_ns = now()
+            token = enter((number, trace, outer))
+        except Exception:  # noqa: BLE001 (what measures must not change what is measured)
+            running.pop(number, None)
+            tracking.lost()
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            if token is not None:
+                begun = Begun(number, parent, trace, start_ns, running, outer, token)
+                tracking.end(begun, error)
+            raise
+        if token is None:
+            return result
+        try:
+            end_ns = now()
+            leave(token)
+            del running[number]
+            if tracking.resets != recorder.resets:
+                tracking.renew()
+            took_ns = end_ns - start_ns
+            pending = tracking.pending
+            pending.extend((end_ns, took_ns, took_ns, 0, 0))
+            if len(pending) >= full:
+                tracking.settle()
+            keep((number, parent, trace, start_ns, end_ns, took_ns, success))
+        except ValueError:  # it ends in another context than it began in: `end` copes with that
+            tracking.end(Begun(number, parent, trace, start_ns, running, outer, token))
+        except Exception:  # noqa: BLE001 (as above)
+            tracking.drop(Begun(number, parent, trace, start_ns, running, outer, token))
+        return result
+
+    return call
+
+
+def _function(function: Callable[..., Any], tracking: Tracking) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        begun = tracking.begin()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            tracking.end(begun, error)
+            raise
+        if begun is None:
+            return result
+        if type(result) in _VALUES:
+            tracking.end(begun)
+            return result
+        return followed(result, tracking, begun)
+
+    return call

@@ -14,6 +14,8 @@ from paceline.clock import Clock
 from paceline.errors import AgentError, CallTimeoutError, Category, PacelineError
 from paceline.path.identity import Identity
 from paceline.path.job import Execution
+from paceline.path.paying import Paying
+from paceline.usage import Meter, current_meter
 
 __all__ = ["Attempts", "left_s"]
 
@@ -37,6 +39,7 @@ class Attempts:
         retry: RetryPolicy,
         rng: random.Random,
         identity: Identity,
+        paying: Paying | None = None,
     ) -> None:
         self._clock = clock
         self._gate = gate
@@ -44,16 +47,22 @@ class Attempts:
         self._budget = RetryBudget()
         self._rng = rng
         self._identity = identity
+        self._paying = paying or Paying(clock)
         self._running: dict[str, Execution] = {}
 
     def running(self, call_id: str | None) -> Execution | None:
         """The execution of this call, while it lasts."""
         return self._running.get(call_id) if call_id is not None else None
 
+    def refusal(self, call: Call) -> PacelineError | None:
+        """Why nothing is executed for this caller now; None if it would be."""
+        return self._paying.spending.refusal(call)
+
     async def run(self, execution: Execution) -> tuple[object, PacelineError | None]:
         """The value, or why there is none."""
         self._budget.deposit()
         call = execution.call
+        execution.meter = self._paying.meter(call)
         while True:
             value, error = await self._attempt(execution)
             if error is None:
@@ -83,6 +92,12 @@ class Attempts:
         finally:
             execution.queue_ns += self._clock.monotonic_ns() - execution.queued_ns
             execution.queued_ns = None
+        try:  # not before it waits: those before it spend meanwhile
+            admission = self._paying.spending.admit(call)
+        except PacelineError as exc:
+            for gate in entered:
+                gate.leave()
+            return None, exc
         execution.started_ns = self._clock.monotonic_ns()
         execution.attempts += 1
         execution.held = outer.union(gates)
@@ -98,6 +113,7 @@ class Attempts:
             execution.held = outer
             execution.execute_ns += self._clock.monotonic_ns() - execution.started_ns
             execution.started_ns = None
+            admission.settle(measured=_is_measured(execution.meter))
             for gate in entered:
                 gate.leave()
 
@@ -106,7 +122,7 @@ class Attempts:
         call, job = _shown(execution), execution.job
         limit_s = call.plan.timeout_s or job.timeout_s
         limit = asyncio.timeout(limit_s)
-        token = current_call.set(call)
+        token, meter = current_call.set(call), current_meter.set(execution.meter)
         write = self._identity.start(call)
         value, ok = None, False
         try:
@@ -131,6 +147,7 @@ class Attempts:
             raise _agent_error(call, exc, Category.EXECUTION) from exc
         finally:
             self._identity.finish(call, job.version, write, value, ok=ok)
+            current_meter.reset(meter)
             current_call.reset(token)
 
 
@@ -153,6 +170,12 @@ def _shown(execution: Execution) -> Call:
     scope = call.scope
     caller = Caller(scope.user, scope.session, scope.tenant)
     return msgspec.structs.replace(call, caller=caller, deadline_ns=None)
+
+
+def _is_measured(meter: Meter | None) -> bool:
+    """Whether it is known what was really paid."""
+    spent = meter.spent if meter is not None else None
+    return spent is not None and spent.cost_usd is not None
 
 
 def _agent_error(call: Call, exc: BaseException, category: Category) -> AgentError:

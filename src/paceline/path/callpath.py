@@ -21,6 +21,7 @@ from paceline.cache.tiered import Kept, ResultCache, scope_text
 from paceline.call import Call, Outcome, Priority, Source
 from paceline.clock import Clock
 from paceline.errors import (
+    BudgetExceededError,
     CallCancelledError,
     CallTimeoutError,
     Category,
@@ -55,7 +56,8 @@ _NOT_RESCUED: Final = frozenset(
 class CallPath:
     """Looks up, joins, executes, stores and observes calls.
 
-    `observers` are told of every outcome; one that raises is logged and harms nothing.
+    `observers` are told of every outcome; one that raises is logged and harms nothing. `began` is
+    told before of each call that is not answered at once.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class CallPath:
         identity: Identity,
         attempts: Attempts,
         observers: Sequence[Observer],
+        began: Callable[[Call], object],
         instance: str,
     ) -> None:
         self._clock = clock
@@ -74,6 +77,7 @@ class CallPath:
         self._attempts = attempts
         self._flight: SingleFlight[object, Outcome] = SingleFlight()
         self._observers = tuple(observers)
+        self._began = began
         self._instance = instance
         self._refreshing: dict[object, asyncio.Task[Outcome]] = {}
         self._pauses = Pauses(clock)
@@ -95,7 +99,13 @@ class CallPath:
         return self._observe(
             call,
             Outcome(
-                call.id, call.name, hit.source, hit.value, total_ns=elapsed_ns, saved_ns=hit.cost_ns
+                call.id,
+                call.name,
+                hit.source,
+                hit.value,
+                total_ns=elapsed_ns,
+                saved_ns=hit.cost_ns,
+                saved_usd=hit.cost_usd or None,
             ),
         )
 
@@ -137,6 +147,7 @@ class CallPath:
 
     async def _wait(self, call: Call, execution: Execution, start_ns: int) -> Outcome:
         """Leads or joins an execution, and leaves it at the call's own deadline."""
+        self._began(call)
         try:
             async with asyncio.timeout(left_s(self._clock, call.deadline_ns)):
                 outcome = await self._share(call, execution)
@@ -178,7 +189,10 @@ class CallPath:
                 return outcome  # nobody waits for it
             if not joined:
                 return self._or_last(execution, outcome)
-            if execution.needless or self._cut_short(call, execution, outcome):
+            refused = isinstance(outcome.error, BudgetExceededError) and not outcome.attempts
+            if refused and (mine := self._attempts.refusal(call)) is not None:
+                return msgspec.structs.replace(outcome, error=mine)
+            if refused or execution.needless or self._cut_short(call, execution, outcome):
                 execution = self._execution(call, execution.job, execution.identified)
                 continue
             value = None
@@ -193,10 +207,16 @@ class CallPath:
                 outcome,
                 value=value,
                 source=Source.JOINED,
+                link=execution.call.id,
                 attempts=0,
                 queue_ns=0,
                 execute_ns=0,
                 saved_ns=outcome.saved_ns or outcome.execute_ns,
+                tokens=None,
+                cost_usd=None,
+                raw_usd=None,
+                unpriced=0,
+                saved_usd=_cost_usd(execution),
             )
             return self._or_last(execution, shared)
 
@@ -204,7 +224,7 @@ class CallPath:
         totals = self._cache.totals
         totals.joins += 1
         totals.saved_ns += outcome.saved_ns or outcome.execute_ns
-        totals.saved_usd += call.plan.cost_usd
+        totals.saved_usd += call.plan.cost_usd if outcome.cost_usd is None else outcome.cost_usd
 
     def _or_last(self, execution: Execution, outcome: Outcome) -> Outcome:
         """The last result in place of an error of the moment, if it may still be served and
@@ -219,7 +239,12 @@ class CallPath:
             return outcome
         _log.info("%s failed (%s): its last result is served", outcome.name, error)
         return msgspec.structs.replace(
-            outcome, value=hit.value, error=None, source=hit.source, saved_ns=hit.cost_ns
+            outcome,
+            value=hit.value,
+            error=None,
+            source=hit.source,
+            saved_ns=hit.cost_ns,
+            saved_usd=hit.cost_usd or None,
         )
 
     @staticmethod
@@ -276,7 +301,10 @@ class CallPath:
         execution.snapshot = kept.snapshot
         hit = kept.hit
         return msgspec.structs.replace(
-            self._outcome(execution, hit.value, None), source=hit.source, saved_ns=hit.cost_ns
+            self._outcome(execution, hit.value, None),
+            source=hit.source,
+            saved_ns=hit.cost_ns,
+            saved_usd=hit.cost_usd or None,
         )
 
     def _store(self, execution: Execution, value: object, since: int) -> None:
@@ -318,14 +346,14 @@ class CallPath:
                 summary=str(call.arguments.get("query", "")),
                 tags=plan.effect.tags,
                 cost_ns=execution.execute_ns,
-                cost_usd=plan.cost_usd,
+                cost_usd=_cost_usd(execution) or 0.0,
             ),
             plan.stale_s,
             plan.stale_if_error_s,
         )
 
     def _outcome(self, execution: Execution, value: object, error: PacelineError | None) -> Outcome:
-        return Outcome(
+        outcome = Outcome(
             execution.call.id,
             execution.call.name,
             Source.EXECUTED,
@@ -335,6 +363,16 @@ class CallPath:
             execution.attempts,
             execution.queue_ns,
             execution.execute_ns,
+        )
+        spent = execution.meter.spent if execution.meter is not None else None
+        if spent is None:
+            return outcome
+        return msgspec.structs.replace(
+            outcome,
+            tokens=spent.tokens,
+            cost_usd=spent.cost_usd,
+            raw_usd=spent.raw_usd,
+            unpriced=spent.unpriced,
         )
 
     def _unfinished(self, execution: Execution, error: PacelineError) -> Outcome:
@@ -359,3 +397,11 @@ class CallPath:
             except Exception:  # noqa: BLE001 (measuring must never change what is measured)
                 _log.warning("an observer failed on %s", call.name, exc_info=True)
         return outcome
+
+
+def _cost_usd(execution: Execution) -> float | None:
+    """What the value of an execution cost: what was measured, else the price by its plan."""
+    spent = execution.meter.spent if execution.meter is not None else None
+    if spent is not None and spent.cost_usd is not None:
+        return spent.cost_usd
+    return execution.call.plan.cost_usd or None

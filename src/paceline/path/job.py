@@ -13,6 +13,7 @@ from paceline.path.identity import Identified
 
 if TYPE_CHECKING:
     from paceline.cache.snapshot import Snapshot
+    from paceline.usage import Meter
 
 __all__ = ["Execution", "Job", "place"]
 
@@ -50,6 +51,7 @@ class Execution:
         "held",
         "identified",
         "job",
+        "meter",
         "needless",
         "outer",
         "place",
@@ -96,6 +98,8 @@ class Execution:
         self.execute_ns = 0
         self.queued_ns: int | None = None
         self.started_ns: int | None = None
+        self.meter: Meter | None = None
+        """Adds up what its model calls use; None before it runs."""
         self.snapshot: Snapshot | None = None
         """The value at the moment it was made, for those who joined."""
 

@@ -9,8 +9,8 @@ from paceline.agents.spec import AgentSpec, ResultHints
 from paceline.agents.threads import ThreadPool
 from paceline.balance.gate import Gate
 from paceline.cache.hints import SILENT, Hints, mcp_hints
-from paceline.config import RunSettings
 from paceline.path.job import Job
+from paceline.settings import RunSettings
 
 __all__ = ["HOST_EXEC", "Jobs"]
 

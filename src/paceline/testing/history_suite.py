@@ -13,11 +13,14 @@ records; it raises AssertionError where the store breaks a promise.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
+
+import msgspec
 
 from paceline.call import UNKNOWN, Call, Caller, Kind, Outcome, Plan, Scope, Source, Tokens
 from paceline.errors import AgentError, CallCancelledError, Category, PacelineError, UsageError
-from paceline.history.record import record
+from paceline.history.record import Facts, record
 from paceline.history.store import HistoryStore
 from paceline.redaction import MASK, Redactor
 from paceline.testing.virtual_time import VirtualClock
@@ -30,9 +33,11 @@ __all__ = [
     "a_moment_in_the_life_of_a_value",
     "an_outcome",
     "any_text_can_be_kept",
+    "bills_what_was_executed",
     "cancelled_is_no_error",
     "closes_once",
     "filters_narrow",
+    "finds_whole_runs",
     "folds_every_record",
     "found_by_prefix",
     "keeps_everything",
@@ -88,8 +93,13 @@ def an_outcome(
         3_000,
         4_000_000,
         5_000_000_000,
-        Tokens(7, 8, 9),
+        Tokens(7, 8, 9, 10, 11),
         0.25,
+        1_000,
+        "another",
+        0.5,
+        2,
+        0.125,
     )
 
 
@@ -161,7 +171,7 @@ def found_by_prefix(store: HistoryStore, clock: VirtualClock) -> None:
         ("abcd", Category.NOT_FOUND),
         ("B", Category.NOT_FOUND),
     ):
-        assert _refusal(store, asked) is category
+        assert _refused(partial(store.get, asked)) is category
 
 
 def secrets_stay_out(store: HistoryStore, clock: VirtualClock) -> None:
@@ -212,31 +222,73 @@ def folds_every_record(store: HistoryStore, clock: VirtualClock) -> None:
         clock,
         [("1", "a", "x", None), ("2", "a", "x", AgentError("no")), ("3", "b", "x", None)],
     )
-    seen: Counter[tuple[object, ...]] = Counter()
+    seen: Counter[Facts] = Counter()
 
-    def add(
-        name: str,
-        *,
-        source: Source,
-        category: Category | None,
-        queue_ns: int,
-        execute_ns: int,
-        total_ns: int,
-    ) -> None:
-        seen[name, source, category, queue_ns, execute_ns, total_ns] += 1
+    def add(facts: Facts) -> None:
+        seen[facts] += 1
 
-    times = (3_000, 4_000_000, 5_000_000_000)
+    expected = Counter(found.facts for found in store.query())
+    assert [facts.name for facts in expected] == ["b", "a", "a"]
     assert store.fold(add) == 3
-    assert seen == Counter(
-        [
-            ("a", Source.EXECUTED, None, *times),
-            ("a", Source.EXECUTED, Category.EXECUTION, *times),
-            ("b", Source.EXECUTED, None, *times),
-        ]
-    )
+    assert seen == expected
     seen.clear()
-    assert store.fold(add, since_ns=store.get("3").at_ns) == 1
-    assert seen == Counter([("b", Source.EXECUTED, None, *times)])
+    last = store.get("3")
+    assert store.fold(add, since_ns=last.at_ns) == 1
+    assert seen == Counter([last.facts])
+
+
+def bills_what_was_executed(store: HistoryStore, clock: VirtualClock) -> None:
+    """Bills are what calls cost since a moment: what was measured, else the price of each attempt;
+    what was not executed cost nothing."""
+    clock.advance(1)
+    since_ns = clock.wall_ns()
+    priced = msgspec.structs.replace(a_call("2"), plan=Plan(UNKNOWN, cost_usd=0.25))
+    unknown = {"tokens": None, "cost_usd": None, "raw_usd": None}
+    for call, more in (
+        (a_call("1"), {}),
+        (priced, unknown),
+        (msgspec.structs.replace(priced, id="3", name="hit"), {"source": Source.HOT, **unknown}),
+        (a_call("4", "plain"), unknown),
+        (a_call("5", caller=Caller("bob", None, "acme")), {"raw_usd": None}),
+    ):
+        store.observe(call, msgspec.structs.replace(an_outcome(call), **more))
+    store.flush()
+    sums: dict[tuple[str, str | None, str | None], tuple[int, float]] = {}
+    for bill in store.bills(since_ns):
+        tokens, raw_usd = sums.get((bill.name, bill.user, bill.tenant), (0, 0.0))
+        who = bill.name, bill.user, bill.tenant
+        sums[who] = tokens + bill.tokens, raw_usd + bill.raw_usd
+        assert bill.at_ns == clock.wall_ns()
+    spent = {who: amount for who, amount in sums.items() if amount != (0, 0.0)}
+    assert spent == {("echo", "ada", None): (15, 1.0), ("echo", "bob", "acme"): (15, 0.25)}
+    assert store.bills(clock.wall_ns() + 1) == []
+
+
+def finds_whole_runs(store: HistoryStore, clock: VirtualClock) -> None:
+    """A run is found by its id, that of any of its calls, or the beginning of one; all of its calls
+    come, and no other, in the order in which they began; what is no run, or too long, is said."""
+    made = [("run-1", "x"), ("run-2", "y"), ("deep", "x"), ("odd%", "z"), ("alone", "")]
+    for place, (id, trace) in enumerate(made):  # noqa: A001
+        call = msgspec.structs.replace(a_call(id), trace_id=trace)
+        clock.advance(1)
+        # The later they end, the earlier they began.
+        outcome = msgspec.structs.replace(an_outcome(call), total_ns=place * 3_000_000_000)
+        store.observe(call, outcome)
+    store.flush()
+    for asked in ("x", "run-1", "deep", "de"):
+        assert [found.id for found in store.trace(asked)] == ["deep", "run-1"]
+    for asked in ("alone", "al"):
+        assert [found.id for found in store.trace(asked)] == ["alone"]
+    assert [found.id for found in store.trace("o")] == ["odd%"]
+    assert len(store.trace("x", limit=2)) == 2
+    for asked, limit, category in (
+        ("run-", 9, Category.INVALID),
+        ("", 9, Category.INVALID),
+        ("%", 9, Category.NOT_FOUND),
+        ("xx", 9, Category.NOT_FOUND),
+        ("x", 1, Category.INVALID),
+    ):
+        assert _refused(partial(store.trace, asked, limit=limit)) is category
 
 
 def prunes_the_oldest(store: HistoryStore, clock: VirtualClock) -> None:
@@ -274,6 +326,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     a_moment_in_the_life_of_a_value,
     any_text_can_be_kept,
     folds_every_record,
+    bills_what_was_executed,
+    finds_whole_runs,
     prunes_the_oldest,
     closes_once,
 )
@@ -292,9 +346,9 @@ def _observe_many(
     store.flush()
 
 
-def _refusal(store: HistoryStore, asked: str) -> Category | None:
+def _refused(ask: Callable[[], object]) -> Category | None:
     try:
-        store.get(asked)
+        ask()
     except UsageError as exc:
         return exc.category
     return None

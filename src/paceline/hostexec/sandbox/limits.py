@@ -2,7 +2,7 @@
 
 import msgspec
 
-from paceline.config import HostExecSettings
+from paceline.settings import HostExecSettings
 
 __all__ = ["Limits"]
 

@@ -1,0 +1,1 @@
+"""Alerts: rules on figures, and those who are told when one holds. Rules are pure, sinks thin."""

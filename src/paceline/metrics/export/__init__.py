@@ -1,0 +1,1 @@
+"""Figures and spans in the forms that other systems read."""

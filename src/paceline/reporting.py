@@ -1,0 +1,127 @@
+"""Who is told of a runtime's figures while it is open: alert sinks, Prometheus, OpenTelemetry."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import final
+
+import msgspec
+
+from paceline.balance.gate import Gate
+from paceline.call import Call, Outcome
+from paceline.clock import Clock
+from paceline.metrics.collector import MetricsCollector
+from paceline.metrics.figures import Snapshot
+from paceline.settings import AlertSettings, MetricsSettings, Settings
+
+__all__ = ["Reporting"]
+
+Observer = Callable[[Call, Outcome], None]
+
+
+@final
+class Reporting:
+    """Opens what the settings ask for; each part loads only if it is wanted.
+
+    What is needed to be told is seen before calls are: a rule, an address or an endpoint that
+    cannot be raises ConfigError when it is opened.
+    """
+
+    def __init__(
+        self,
+        metrics: MetricsCollector,
+        gate: Gate,
+        instance: str,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        environ: Mapping[str, str],
+    ) -> None:
+        """`gate` is what all executions of this `instance` pass."""
+        self._metrics = metrics
+        self._gate = gate
+        self._instance = instance
+        self._clock = clock
+        self._rng = rng
+        self._environ = environ
+
+    async def open(self, settings: Settings, parts: contextlib.AsyncExitStack) -> list[Observer]:
+        """Opens all parts, to be closed with `parts`; who is to be told of each call."""
+        observers: list[Observer] = []
+        if settings.metrics.listen:
+            observers.append(await self._serve(settings.metrics, parts))
+        if settings.metrics.otlp_endpoint:
+            observers.append(await self._export(settings.metrics, parts))
+        if settings.alerts.enabled:
+            await self._watch(settings.alerts, parts)
+        return observers
+
+    def _read(self) -> Snapshot:
+        load = self._gate.in_use / self._gate.capacity
+        return msgspec.structs.replace(self._metrics.snapshot(), loads={self._instance: load})
+
+    async def _serve(self, settings: MetricsSettings, parts: contextlib.AsyncExitStack) -> Observer:
+        from paceline.metrics.export.endpoint import Endpoint  # noqa: PLC0415 (an HTTP server)
+        from paceline.metrics.export.prometheus import Exposition  # noqa: PLC0415 (needs the extra)
+        from paceline.metrics.export.recent import Recent  # noqa: PLC0415
+
+        recent = Recent(self._clock)
+        exposition = Exposition(
+            self._read,
+            version=version("paceline"),
+            spans=lambda: [*self._metrics.trace.spans(), *recent.spans()],
+            names=settings.names,
+        )
+        hosts = settings.hosts.replace(",", " ").split()
+        await parts.enter_async_context(
+            Endpoint(exposition.page, listen=settings.listen, hosts=hosts)
+        )
+        return recent.observe
+
+    async def _export(
+        self, settings: MetricsSettings, parts: contextlib.AsyncExitStack
+    ) -> Observer:
+        from paceline.metrics.export.otlp import OtlpExport  # noqa: PLC0415 (needs the extra)
+        from paceline.metrics.export.otlp_options import OtlpOptions, options_of  # noqa: PLC0415
+
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint}
+        options = options_of({**self._environ, **endpoint}) or OtlpOptions()
+        options = msgspec.structs.replace(
+            options,
+            names=settings.otlp_names,
+            instance=self._instance,
+            version=version("paceline"),
+        )
+        export = OtlpExport(
+            options, clock=self._clock, read=self._read, rng=self._rng, trace=self._metrics.trace
+        )
+        await parts.enter_async_context(export)
+        return export.observe
+
+    async def _watch(self, settings: AlertSettings, parts: contextlib.AsyncExitStack) -> None:
+        if settings != AlertSettings():
+            await self._watch_now(settings, parts)
+            return
+        # A command that runs one agent is over before there is anything to look at, and need not
+        # load what looks.
+        later = asyncio.create_task(self._watch_later(settings))
+        parts.push_async_callback(_ended, later)
+
+    async def _watch_now(self, settings: AlertSettings, parts: contextlib.AsyncExitStack) -> None:
+        from paceline.metrics.alerts.connected import watch_of  # noqa: PLC0415 (see above)
+
+        watch = watch_of(settings, self._read, clock=self._clock, rng=self._rng)
+        await parts.enter_async_context(watch)
+
+    async def _watch_later(self, settings: AlertSettings) -> None:
+        await asyncio.sleep(settings.interval_s)
+        async with contextlib.AsyncExitStack() as parts:
+            await self._watch_now(settings, parts)
+            await asyncio.Event().wait()  # until it is cancelled
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task])

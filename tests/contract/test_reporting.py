@@ -1,0 +1,96 @@
+"""What a runtime tells others of its figures while it is open, by its settings."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from paceline import PacelineError, Runtime, Settings
+from paceline.settings import AlertSettings, MetricsSettings, RuleSettings
+from tests.contract.otlp_receiver import OtlpReceiver
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _runtime(tmp_path: Path, settings: Settings) -> Runtime:
+    return Runtime(settings, home=tmp_path, agents=[], environ={})
+
+
+async def test_a_runtime_serves_its_figures_while_it_is_open(tmp_path: Path) -> None:
+    """With `metrics.listen` a running runtime answers scrapes with the calls made so far, and no
+    longer once it is closed. (S0-25, E-10)"""
+    address = f"127.0.0.1:{_free_port()}"
+    settings = Settings(metrics=MetricsSettings(listen=address))
+    async with aiohttp.ClientSession() as client:
+        async with _runtime(tmp_path, settings) as runtime:
+
+            @runtime.agent(effect="pure")
+            async def echo(query: str) -> str:
+                return query
+
+            await runtime.run("echo", "a")
+            await runtime.run("echo", "a")
+            async with client.get(f"http://{address}/metrics") as answer:
+                text = await answer.text()
+        with pytest.raises(aiohttp.ClientError):
+            await client.get(f"http://{address}/metrics")
+    lines = [line for line in text.splitlines() if line.startswith("paceline_calls_total{")]
+    assert any('source="hot"' in line and line.endswith(" 1.0") for line in lines), text
+
+
+async def test_a_runtime_sends_its_calls_as_spans(tmp_path: Path) -> None:
+    """With `metrics.otlp_endpoint` each call of a runtime arrives at the receiver as a span, at the
+    latest when the runtime is closed. (P-06, S0-25)"""
+    with OtlpReceiver() as receiver:
+        settings = Settings(metrics=MetricsSettings(otlp_endpoint=receiver.url))
+        async with _runtime(tmp_path, settings) as runtime:
+
+            @runtime.agent(effect="pure")
+            async def echo(query: str) -> str:
+                return query
+
+            await runtime.run("echo", "a")
+        names = [
+            span.name
+            for request in receiver.trace_requests
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+    assert names == ["invoke_agent echo"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(metrics=MetricsSettings(listen="nowhere")),
+        Settings(metrics=MetricsSettings(otlp_endpoint="nowhere")),
+        Settings(alerts=AlertSettings(rules=(RuleSettings(name="A", metric="none", above=1),))),
+    ],
+)
+async def test_what_cannot_be_told_is_refused_at_the_start(
+    tmp_path: Path, settings: Settings
+) -> None:
+    """An address, an endpoint or a rule that cannot be is told when the runtime is opened, with
+    what to do. (S0-25, K-02)"""
+    with pytest.raises(PacelineError) as caught:
+        async with _runtime(tmp_path, settings):
+            pass
+    assert caught.value.next_step
+
+
+async def test_alerts_are_looked_at_only_after_a_while(tmp_path: Path) -> None:
+    """A runtime with the default rules starts nothing that looks at them before the first look is
+    due, and leaves nothing running. (K-02)"""
+    before = asyncio.all_tasks()
+    async with _runtime(tmp_path, Settings()):
+        started = [repr(task.get_coro()) for task in asyncio.all_tasks() - before]
+        assert any("Reporting._watch_later" in one for one in started)
+    assert asyncio.all_tasks() == before
