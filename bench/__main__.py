@@ -1,19 +1,21 @@
 """`make bench` and `paceline bench`: run benchmarks, print them, keep the figures in bench/results.
 
 A group that is run in full writes its file: `cache` and `metrics` the reports `cache.md` and
-`metrics.md` with their verdicts, `runtime` the figures `latest.json`.
+`metrics.md` with their verdicts, `runtime` the figures `latest.json`. Ratios are shown beside those
+of the figures that were kept before.
 """
 
 import importlib
 import signal
 import sys
+from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from bench import metrics_report, report, verdicts
+from bench import difference, metrics_report, report, verdicts
 from bench.peers import ROOT
-from bench.verdicts import Section
+from bench.verdicts import Results, Section
 from paceline.cli.output import FAILED, INTERRUPTED, OK, TERMINATED, line, note, problem, table
 from paceline.errors import UsageError
 
@@ -77,6 +79,7 @@ def main(names: list[str], *, quick: bool = False) -> int:
     wanted = dict.fromkeys(part for name in names for part in GROUPS.get(name, (name,)))
     results = {name: _run(name, quick=quick) for name in wanted}
     _show(results)
+    _show_changes(results)
     if not quick:
         _write(names, results)
     return FAILED if any("error" in figures for figures in results.values()) else OK
@@ -134,6 +137,38 @@ def _show(results: dict[str, dict[str, Any]]) -> None:
     bars, missed = sum(len(part.bars) for part in parts), verdicts.missed(parts)
     if bars:
         line(f"\n{bars - len(missed)} of {bars} bars met")
+
+
+def _show_changes(results: dict[str, dict[str, Any]]) -> None:
+    """What is kept of the same benchmarks, beside what they came to now."""
+    for file in _kept_in(results):
+        try:
+            kept = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+            both = {name: figures for name, figures in results.items() if name in kept}
+            old = _ratios({name: kept[name] for name in both})
+        except (msgspec.DecodeError, LookupError, TypeError) as exc:  # of other benchmarks
+            note(f"{file.name} cannot be compared with: {type(exc).__name__}: {exc}")
+            continue
+        found = difference.as_table(difference.changes(old, _ratios(both)))
+        if found.rows:
+            line(f"\nbeside {file.name} ({kept.get('machine', 'of an unknown machine')})")
+            table(found.columns, found.rows)
+
+
+def _kept_in(results: dict[str, dict[str, Any]]) -> list[Path]:
+    """The files of the groups that these benchmarks are of."""
+    files = {name: each.REPORT.with_suffix(".json") for name, each in REPORTS.items()}
+    files["runtime"] = LATEST
+    return [
+        file
+        for group, file in files.items()
+        if not results.keys().isdisjoint(GROUPS[group]) and file.exists()
+    ]
+
+
+def _ratios(results: Results) -> dict[str, float]:
+    parts = [part for each in REPORTS.values() for part in each.sections(results, only_run=True)]
+    return difference.ratios(parts, results)
 
 
 def _show_part(part: Section) -> None:

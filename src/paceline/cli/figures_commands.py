@@ -6,8 +6,10 @@ from typing import Annotated, Final, Literal
 import typer
 
 from paceline.cli import live_commands
+from paceline.cli.comparison_options import ComparingCommand, Wish, wish_of
 from paceline.cli.live_commands import Watch, WatchCommand
 from paceline.cli.options import AgentDirs, AsJson, end, place_of
+from paceline.errors import UsageError
 
 __all__ = ["add"]
 
@@ -28,8 +30,8 @@ _PROFILE_HELP: Final = """Show what a run spent its time on, and what held it up
   paceline profile 3f9a --chrome run.json   for https://ui.perfetto.dev
   paceline profile 3f9a --folded            for flame graphs
   paceline profile --top                    the names of all runs
+  paceline profile 3f9a --against 81c2 --fail-above 20   exit code 1 if it is slower
 """
-
 
 _METRICS_HELP: Final = """Print the figures of the history for Prometheus, or serve them.
 
@@ -43,7 +45,7 @@ def add(app: typer.Typer, *, drawn: bool) -> None:
     app.command("stats", cls=WatchCommand)(_stats)
     live_commands.add(app)
     app.command("budget")(_budget)
-    app.command("profile", help=_PROFILE_HELP)(_profile)
+    app.command("profile", help=_PROFILE_HELP, cls=ComparingCommand)(_profile)
     app.command("metrics", help=_METRICS_HELP)(_metrics)
     alerts = typer.Typer(
         name="alerts", help=_ALERTS_HELP, rich_markup_mode="rich" if drawn else None
@@ -114,7 +116,15 @@ def _profile(
     from paceline.metrics.profile.totals import Rank  # noqa: PLC0415
 
     wanted = Wanted(folded=folded, chrome=chrome, as_json=as_json, by=Rank(by), names=names)
-    place = place_of(context)
+    place, wish = place_of(context), wish_of(context)
+    if wish != Wish():
+        from paceline.cli.compare import compare_runs  # noqa: PLC0415
+
+        if top:
+            raise UsageError(
+                "--top is about all runs, --against about two", next_step="Leave one of them out."
+            )
+        end(compare_runs(place, run, wish, wanted))
     end(profile_names(place, wanted) if top else profile_run(place, run, wanted))
 
 

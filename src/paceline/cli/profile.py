@@ -28,7 +28,7 @@ from paceline.metrics.profile.waterfall import (
     waterfall,
 )
 
-__all__ = ["LAST", "Wanted", "profile_names", "profile_run"]
+__all__ = ["LAST", "Wanted", "profile_names", "profile_run", "read_run"]
 
 LAST: Final = "last"
 """In place of an id: the run of the call that ended last."""
@@ -56,7 +56,7 @@ def profile_run(place: Place, run: str, wanted: Wanted) -> int:
 
     Raises UsageError when there is no such run, after listing the latest.
     """
-    found = _read(SqliteReader(place.home.history), run)
+    found = read_run(SqliteReader(place.home.history), run)
     if wanted.chrome is not None:
         _write(wanted.chrome, found)
     if wanted.as_json:
@@ -94,7 +94,11 @@ _RANKS: Final = {
 }
 
 
-def _read(reader: SqliteReader, run: str) -> Profile:
+def read_run(reader: SqliteReader, run: str) -> Profile:
+    """The profile of a run that is recorded, by its id, or as `profile_run` takes it.
+
+    Raises UsageError when there is no such run, after listing the latest.
+    """
     latest = reader.query(limit=1) if run == LAST else []
     try:
         records = reader.trace(latest[0].id if latest else run)

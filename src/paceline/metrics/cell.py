@@ -109,6 +109,12 @@ class Cell:
         step, and with `settle` to be called once there are `FULL`."""
         return self._pending
 
+    @property
+    def heard_ns(self) -> int:
+        """When the latest call ended that was added up or waits for it; 0 before the first."""
+        waiting = self._pending[-_COLUMNS:]
+        return max(self._last_ns or 0, waiting[0] if waiting else 0)
+
     def settle(self) -> None:
         """Adds up what is pending. While another thread is at it nobody waits for it, as long as
         there is not so much that memory would grow and grow."""
@@ -199,12 +205,12 @@ class Cell:
     def _part(self, batch: list[int]) -> "_Part":
         totals, executes, queues, saves = [batch[n::_COLUMNS] for n in range(1, _COLUMNS)]
         times, executed = counted(totals), None
-        queued, saved = counted(queues), counted(saves)
+        queued, saved_ns = counted(queues), _sum(saves)
         if self._distributed:
             if self.ending is not Ending.SUCCESS:  # it may have come before anything was executed
                 executes = [took_ns for took_ns in executes if took_ns]
             executed = times if executes == totals else counted(executes) if executes else None
-        return _Part(batch[0], batch[-_COLUMNS], times, executed, queued, int(saved.sum))
+        return _Part(batch[0], batch[-_COLUMNS], times, executed, queued, saved_ns)
 
     def _add(self, part: "_Part", now_ns: int) -> None:
         tally = self._windows.at(part.first_ns, now_ns)
@@ -231,6 +237,14 @@ class _Part(NamedTuple):
     executed: Counted | None
     queued: Counted
     saved_ns: int
+
+
+def _sum(values: list[int]) -> int:
+    """Raises for what `counted` would."""
+    total = sum(values)
+    if min(values) < 0 or not total <= MOST:
+        raise ValueError(total)
+    return int(total)
 
 
 def _calls(batch: list[int]) -> list[list[int]]:

@@ -20,6 +20,8 @@ __all__ = ["Ended", "MetricsCollector"]
 _NO_LABELS: Final[Mapping[str, str]] = {}
 _OVERFLOWED: Final = 10_000
 _LONGEST: Final = 200
+_LOOK_NS: Final = 60_000_000_000
+_IDLE_NS: Final = 86_400_000_000_000
 
 _Key = tuple[str, Kind, tuple[tuple[str, str], ...]]
 
@@ -51,7 +53,8 @@ class MetricsCollector:
     """Collects figures; `observe` is an observer of the call path.
 
     There are at most `max_series` series; calls of further names or labels are counted under
-    `OTHER`, so memory is bounded whatever callers make up. Calls may come from any thread,
+    `OTHER`, so memory is bounded whatever callers make up; when there is no more room, series that
+    were idle for a day give up theirs. Calls may come from any thread,
     snapshots be taken on another: nothing is lost, and a snapshot has every call that was
     recorded before it.
     """
@@ -65,6 +68,7 @@ class MetricsCollector:
     ) -> None:
         """`redact` takes secrets out of messages; the default knows the common forms."""
         self.clock = clock or SystemClock()
+        self._now_ns = self.clock.monotonic_ns
         self._max_series = max_series
         self._forms = Forms(redact or Redactor().text)
         self._lock = threading.Lock()  # for what is rare: new series, and to forget all
@@ -80,6 +84,7 @@ class MetricsCollector:
         self._series: dict[_Key, LiveSeries] = {}
         self._plain: dict[str, LiveSeries] = {}
         self._overflowed: set[int] = set()
+        self._look_ns = 0
         self._refused = 0
         self.trace.clear()
         self.resets += 1
@@ -103,12 +108,16 @@ class MetricsCollector:
 
     def observe(self, call: Call, outcome: Outcome) -> None:
         """Records what came of a call."""
-        series = self.series(call.name, call.kind)
+        # What is done for every call stands here, without calls of our own where that is possible.
+        kind, name = call.kind, call.name
+        series = self._plain.get(name)
+        if series is None or series.kind is not kind:
+            series = self.series(name, kind)
         if series.running:
             series.running.pop(call.id, None)
-        end_ns, source, error = self.clock.monotonic_ns(), outcome.source, outcome.error
+        end_ns, source, error = self._now_ns(), outcome.source, outcome.error
         if error is None:
-            cell = series.cell(source, None, Ending.SUCCESS)
+            cell = series.successes.get(source) or series.cell(source, None, Ending.SUCCESS)
         else:
             # Who shares another's execution makes no attempt, but one was made.
             ran = outcome.attempts > 0 or source is not Source.EXECUTED
@@ -206,6 +215,8 @@ class MetricsCollector:
             return found
         with self._lock:
             if len(self._series) >= self._max_series and key not in self._series:
+                self._forget_idle()
+            if len(self._series) >= self._max_series and key not in self._series:
                 if len(self._overflowed) < _OVERFLOWED:
                     self._overflowed.add(hash(key))
                 key = (OTHER, Kind.AGENT, ())
@@ -217,6 +228,20 @@ class MetricsCollector:
                 if not kept:
                     self._plain.setdefault(name, found)
             return found
+
+    def _forget_idle(self) -> None:
+        """Makes room by forgetting series of which nothing was heard for a day; looks for them
+        once a minute, because callers can make up names much faster."""
+        now_ns = self.clock.monotonic_ns()
+        if now_ns < self._look_ns:
+            return
+        self._look_ns = now_ns + _LOOK_NS
+        idle = [key for key, each in self._series.items() if each.is_idle(now_ns - _IDLE_NS)]
+        for key in idle:
+            if self._plain.get(key[0]) is self._series.pop(key):
+                del self._plain[key[0]]
+        if idle:
+            self.resets += 1
 
     def note_error(
         self, series: LiveSeries, category: Category, error: BaseException | str | None

@@ -36,6 +36,9 @@ class LiveSeries:
         self.running: dict[object, int] = {}
         self.clock = clock
         self._started_ns = started_ns
+        self._made_ns = clock.monotonic_ns()
+        self.successes: dict[Source, Cell] = {}
+        """The cells of values, for who has not the time to call `cell`."""
         self._cells: dict[tuple[Source, Category | None, Ending], Cell] = {}
         self._troubles = Troubles()
         self._streams: deque[tuple[int | None, list[int]]] = deque()
@@ -50,6 +53,8 @@ class LiveSeries:
         cell = self._cells.get(way)
         if cell is None:  # one of two threads wins
             cell = self._cells.setdefault(way, Cell(source, category, ending, self.clock))
+            if ending is Ending.SUCCESS:
+                self.successes[source] = cell
         return cell
 
     def failed(self, category: Category, kind: str, message: str, at_ns: int | None = None) -> None:
@@ -65,6 +70,11 @@ class LiveSeries:
         if len(self._streams) >= _STREAMS:
             with self._lock:
                 self._add_streams()
+
+    def is_idle(self, since_ns: int) -> bool:
+        """Whether nothing ran or ended since that moment."""
+        ended_ns = max([cell.heard_ns for cell in list(self._cells.values())], default=0)
+        return not self.running and max(self._made_ns, ended_ns) < since_ns
 
     def refuse(self) -> None:
         """Counts a call that cannot be recorded."""
