@@ -94,3 +94,21 @@ async def test_alerts_are_looked_at_only_after_a_while(tmp_path: Path) -> None:
         started = [repr(task.get_coro()) for task in asyncio.all_tasks() - before]
         assert any("Reporting._watch_later" in one for one in started)
     assert asyncio.all_tasks() == before
+
+
+async def test_all_parts_report_to_one_series(tmp_path: Path) -> None:
+    """What the cache answered, what calls waited for, what they cost and what the cache saved of
+    that are figures of one series of the runtime. (S0-02, S0-69)"""
+    async with _runtime(tmp_path, Settings()) as runtime:
+
+        @runtime.agent(effect="pure", max_concurrency=1, cost_usd=0.5)
+        async def paid(query: str) -> str:
+            await asyncio.sleep(0)
+            return query
+
+        await asyncio.gather(*(runtime.run("paid", text) for text in "ab"))
+        await runtime.run("paid", "a")
+        seen = runtime.metrics.snapshot().agents["paid"].ever
+    assert (seen.fresh.count, seen.hits) == (2, 1)
+    assert seen.queue_ns > 0
+    assert (seen.usage.cost_usd, seen.usage.saved_usd) == (1.0, 0.5)
