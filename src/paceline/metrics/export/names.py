@@ -54,6 +54,7 @@ class Operation(msgspec.Struct, frozen=True):
 _SECONDS: Final = tuple([0.01 * 2**n for n in range(14)])
 _AGENT_SECONDS: Final = tuple([0.1 * 2**n for n in range(13)])
 _TOKENS: Final = tuple([float(4**n) for n in range(14)])
+_CALLS: Final = tuple([float(2**n) for n in range(11)])
 _SHORT_SECONDS: Final = tuple([1e-6 * 4**n for n in range(14)])
 """From a microsecond to a minute: hits and waiting may take next to nothing."""
 
@@ -120,6 +121,12 @@ class Names(msgspec.Struct, frozen=True, kw_only=True):
                 "gen_ai.client.operation.duration", "s", "How long a model took.", _SECONDS
             ),
         }
+    )
+    inference_calls: Instrument = Instrument(
+        "gen_ai.invoke_agent.inference_calls", "{call}", "Models that an agent called.", _CALLS
+    )
+    tool_calls: Instrument = Instrument(
+        "gen_ai.invoke_agent.tool_calls", "{call}", "Tools that an agent called.", _CALLS
     )
     first_chunk: Instrument = Instrument(
         "gen_ai.client.operation.time_to_first_chunk", "s", _FIRST_CHUNK, _SECONDS

@@ -21,6 +21,7 @@ import msgspec
 
 from paceline.call import Kind
 from paceline.errors import Category, ConfigError
+from paceline.metrics.export.called import Called
 from paceline.metrics.export.names import MISSING, Instrument, Kinds, Names, sendable
 from paceline.metrics.figures import Series, Snapshot
 from paceline.metrics.sketch import Sketch
@@ -161,6 +162,15 @@ class MetricForm:
         sheet.count(names.cost_saved, at, float(usage.saved_usd))
         sheet.count(names.unpriced, at, usage.unpriced)
         sheet.count(names.time_saved, at, ever.saved_ns * _NS)
+
+    def add_called(self, sheet: "Sheet", called: Called) -> None:
+        """Puts on the sheet what agents called."""
+        names = self._names
+        operation = names.operations[Kind.AGENT]
+        for name, made in called:
+            at = {names.operation: operation.name, operation.subject: sendable(name)}
+            sheet.histogram(names.inference_calls, at, made.models, 1.0)
+            sheet.histogram(names.tool_calls, at, made.tools, 1.0)
 
     def _attributes(self, series: Series) -> _Attributes:
         names = self._names

@@ -16,6 +16,7 @@ import msgspec
 from paceline.call import Call, Outcome, Source
 from paceline.clock import Clock
 from paceline.errors import ConfigError, PacelineError
+from paceline.metrics.export.called import Called
 from paceline.metrics.export.names import GENERATIONS, MISSING, sendable
 from paceline.metrics.export.otel_metrics import MetricForm, Spans
 from paceline.metrics.export.otel_spans import Ended, SpanForm
@@ -131,6 +132,7 @@ class OtlpExport:
             scope,
             buckets="explicit" if options.explicit_buckets else "exponential",
         )
+        self._called = Called()
         self._queue: deque[tuple[int, Ended]] = deque(maxlen=options.queue)
         self._number = itertools.count(1).__next__
         self._highest = self._taken = 0
@@ -284,6 +286,8 @@ class OtlpExport:
             self._highest = max(self._highest, number)
             self._taken += 1
             batch.append(ended)
+        for ended in batch:
+            self._called.note(ended.span)
         if self._highest > self._taken and not self._told:
             self._told = True
             _log.warning(
@@ -334,6 +338,7 @@ class OtlpExport:
         for series in snapshot.series:
             self._metrics.add(sheet, series)
             await asyncio.sleep(_BREATH_S)
+        self._metrics.add_called(sheet, self._called)
         body = encode_metrics(self._metrics.data(sheet)).SerializeToString()
         answer = await self._post(_METRICS, body)
         if isinstance(answer, bytes):
