@@ -118,6 +118,7 @@ class Screen:
         steps = [
             ('.venv/bin/paceline run host_exec "uname -a" --json', "twice: the second is warm"),
             (".venv/bin/paceline stats --verbose", "percentiles and sources"),
+            (".venv/bin/paceline profile", "what the last run waited for"),
             (".venv/bin/paceline history --errors", "what failed, and why"),
             (".venv/bin/paceline doctor", "sandbox, files, agents of this machine"),
         ]
