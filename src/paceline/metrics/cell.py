@@ -2,11 +2,12 @@
 
 To note a call is to put five numbers at the end of a list. When the list has grown, or somebody
 wants to see figures, whole columns of it are counted at once: that costs less for a call than
-counting each as it comes, whatever the number of calls, and callers do not wait for one another.
+counting each as it comes, whatever the number of calls, and callers do not wait for one another. What has not changed for
+five seconds is then made small.
 """
 
 import threading
-from collections import deque
+from array import array
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Final, NamedTuple, final
@@ -17,6 +18,7 @@ from paceline.call import Source
 from paceline.clock import Clock
 from paceline.errors import Category
 from paceline.metrics.figures import Ending, Usage
+from paceline.metrics.packed import Kept
 from paceline.metrics.sketch import MOST, Counted, Sketch, counted
 from paceline.metrics.tally import Tally
 from paceline.metrics.windows import EVER, SLOT_NS, Windowed
@@ -27,6 +29,7 @@ _COLUMNS: Final = 5
 FULL: Final = 256 * _COLUMNS
 """A list of so many numbers is to be added up."""
 _TOO_FULL: Final = 20_000 * _COLUMNS
+_NEVER_NS: Final = 2**62
 _PATIENCE_S: Final = 0.1
 LATEST: Final = 32
 """Calls whose own times are kept."""
@@ -53,9 +56,9 @@ class Cell:
     """The calls of one series that came from one source and ended in one way."""
 
     __slots__ = (
-        "_clock", "_distributed", "_ends", "_execute", "_first_ns", "_folding", "_last_ns",
-        "_mixed", "_pending", "_queue", "_tokens", "_totals", "_turn", "_windows", "category",
-        "ending", "refused", "source", "usages",
+        "_clock", "_distributed", "_ends", "_first_ns", "_folding", "_kept", "_last_ns", "_mixed",
+        "_pending", "_totals", "_turn", "_windows", "category", "ending", "refused", "source",
+        "usages",
     )  # fmt: skip
 
     def __init__(
@@ -64,7 +67,7 @@ class Cell:
         self.source = source
         self.category = category
         self.ending = ending
-        self.usages: deque[tuple[int, Usage]] = deque()
+        self.usages: list[tuple[int, Usage]] = []
         """Tokens and money of calls, by the moment they ended."""
         self.refused = 0
         """Calls left out."""
@@ -72,16 +75,15 @@ class Cell:
         # other threads cannot come between.
         self._pending: list[int] = []
         self._distributed = source is Source.EXECUTED and ending is not Ending.CANCELLED
-        self._execute: Sketch | None = None if self._distributed else Sketch()
-        """Of its own only once executing did not take the whole time of a call."""
-        self._queue = Sketch()
-        self._tokens: tuple[Sketch, ...] = ()
+        # Of ever: `queue`; `input` and `output`, of tokens; and `execute`, of its own only once
+        # executing did not take the whole time of a call.
+        self._kept = Kept()
         self._folding = False
         self._mixed = False  # whether calls come in another order than they ended in
         self._first_ns: int | None = None
         self._last_ns: int | None = None
-        self._ends: list[int] = []  # of the latest calls
-        self._totals: list[int] = []
+        self._ends: Sequence[float] = ()  # of the latest calls
+        self._totals: Sequence[float] = ()
         self._windows = Windowed()
         self._turn = threading.Lock()
         self._clock = clock
@@ -133,21 +135,27 @@ class Cell:
         with self._turn:
             self._fold(now_ns)
             sums = self._windows.sums(now_ns)
+            kept = self._kept.copies()
+            whole = sums[EVER].times if self._distributed else Sketch()
             return Reading(
                 sums,
-                (self._execute or sums[EVER].times).copy(),
-                self._queue.copy(),
+                kept.get("execute", whole),
+                kept.get("queue", Sketch()),
                 self._first_ns,
                 self._last_ns,
-                list(zip(self._ends, self._totals, strict=True)),
-                tuple([sketch.copy() for sketch in self._tokens]),
+                list(zip(map(int, self._ends), map(int, self._totals), strict=True)),
+                tuple([kept[name] for name in ("input", "output") if name in kept]),
             )
 
     def _fold(self, now_ns: int) -> None:
         self._folding = True
         try:
             self._add_pending(now_ns)
-            self._add_usages(now_ns)
+            if self.usages:
+                self._add_usages(now_ns)
+            if self._windows.seal(now_ns):
+                self._kept.seal()
+                self._ends, self._totals = array("d", self._ends), array("d", self._totals)
         finally:
             self._folding = False
 
@@ -165,18 +173,20 @@ class Cell:
         for part in parts:
             self._add(part, now_ns)
         tail = batch[-LATEST * _COLUMNS :]
-        self._ends = [*self._ends, *tail[::_COLUMNS]][-LATEST:]
-        self._totals = [*self._totals, *tail[1::_COLUMNS]][-LATEST:]
+        if tail:
+            self._ends = [*self._ends, *tail[::_COLUMNS]][-LATEST:]
+            self._totals = [*self._totals, *tail[1::_COLUMNS]][-LATEST:]
 
     def _add_usages(self, now_ns: int) -> None:
-        for _ in range(len(self.usages)):
-            end_ns, usage = self.usages.popleft()
+        usages = self.usages[:]
+        del self.usages[: len(usages)]
+        for end_ns, usage in usages:
             if _is_sound(end_ns, msgspec.structs.astuple(usage)):
                 self._windows.at(end_ns, now_ns).use(usage)
                 if usage.tokens:
-                    self._tokens = self._tokens or (Sketch(), Sketch())
-                    self._tokens[0].add(usage.input)
-                    self._tokens[1].add(usage.output)
+                    kept = self._kept.open()
+                    kept.setdefault("input", Sketch()).add(usage.input)
+                    kept.setdefault("output", Sketch()).add(usage.output)
 
     def _sound(self, batch: list[int]) -> list[int]:
         """The calls whose numbers can be counted."""
@@ -193,6 +203,8 @@ class Cell:
             batch = _sorted(batch)
         # Threads that end at once may change places: that moves a call by less than a slot.
         first_ns, last_ns = batch[0], batch[-_COLUMNS]
+        if not -_NEVER_NS < first_ns <= _NEVER_NS or not -_NEVER_NS < last_ns <= _NEVER_NS:
+            raise ValueError(first_ns, last_ns)
         if first_ns // SLOT_NS == last_ns // SLOT_NS:
             return [self._part(batch)]
         parts: list[_Part] = []
@@ -214,18 +226,27 @@ class Cell:
 
     def _add(self, part: "_Part", now_ns: int) -> None:
         tally = self._windows.at(part.first_ns, now_ns)
-        if self._execute is None and part.executed is not part.times:
-            self._execute = self._windows.sums(now_ns)[EVER].times
+        if self._distributed:
+            self._add_shares(part, now_ns)
         tally.times.take(part.times)
         tally.queue_ns += int(part.queued.sum)
         tally.saved_ns += part.saved_ns
-        if self._execute is not None and part.executed is not None:
-            self._execute.take(part.executed)
-        if self._distributed:
-            self._queue.take(part.queued)
         first_ns, last_ns = self._first_ns, self._last_ns
         self._first_ns = part.first_ns if first_ns is None else min(first_ns, part.first_ns)
         self._last_ns = part.last_ns if last_ns is None else max(last_ns, part.last_ns)
+
+    def _add_shares(self, part: "_Part", now_ns: int) -> None:
+        """Adds what part of the times calls were executed, and waited."""
+        kept = self._kept.open()
+        execute = kept.get("execute")
+        if execute is None and part.executed is not part.times:
+            execute = kept["execute"] = self._windows.sums(now_ns)[EVER].times
+        if execute is not None and part.executed is not None:
+            execute.take(part.executed)
+        queue = kept.get("queue")
+        if queue is None:
+            queue = kept["queue"] = Sketch()
+        queue.take(part.queued)
 
 
 class _Part(NamedTuple):
@@ -262,6 +283,8 @@ def _sorted(batch: list[int]) -> list[int]:
 
 def _is_sound(end_ns: object, numbers: Sequence[object]) -> bool:
     """Whether these are numbers that can be counted, of a call that ended at some moment."""
-    return isinstance(end_ns, int) and all(
-        isinstance(number, (int, float)) and 0 <= number <= MOST for number in numbers
+    return (
+        isinstance(end_ns, int)
+        and -_NEVER_NS < end_ns <= _NEVER_NS
+        and all(isinstance(number, (int, float)) and 0 <= number <= MOST for number in numbers)
     )

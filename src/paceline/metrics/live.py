@@ -1,7 +1,6 @@
 """One series while it grows: the ways its calls ended, what is running, its errors."""
 
 import threading
-from collections import deque
 from collections.abc import Mapping
 from typing import Final, final
 
@@ -27,6 +26,11 @@ class LiveSeries:
     put in and taken out by who runs it. `started_ns` is since when there could have been calls.
     """
 
+    __slots__ = (
+        "_between_items", "_cells", "_first_item", "_lock", "_made_ns", "_refused", "_started_ns",
+        "_streams", "_troubles", "clock", "kind", "labels", "name", "running", "successes",
+    )  # fmt: skip
+
     def __init__(
         self, name: str, kind: Kind, labels: Mapping[str, str], clock: Clock, started_ns: int
     ) -> None:
@@ -41,7 +45,7 @@ class LiveSeries:
         """The cells of values, for who has not the time to call `cell`."""
         self._cells: dict[tuple[Source, Category | None, Ending], Cell] = {}
         self._troubles = Troubles()
-        self._streams: deque[tuple[int | None, list[int]]] = deque()
+        self._streams: list[tuple[int | None, list[int]]] = []
         self._first_item = Sketch()
         self._between_items = Sketch()
         self._refused = 0
@@ -121,8 +125,9 @@ class LiveSeries:
             )
 
     def _add_streams(self) -> None:
-        for _ in range(len(self._streams)):
-            first_ns, gaps_ns = self._streams.popleft()
+        streams = self._streams[:]
+        del self._streams[: len(streams)]
+        for first_ns, gaps_ns in streams:
             try:
                 if first_ns is not None:
                     self._first_item.add(first_ns)

@@ -19,7 +19,9 @@ import msgspec
 
 from paceline.errors import CodecError, UsageError
 
-__all__ = ["MOST", "RELATIVE_ERROR", "Counted", "Sketch", "counted"]
+__all__ = [
+    "MOST", "RELATIVE_ERROR", "Content", "Counted", "Sketch", "counted", "digit", "width_of",
+]  # fmt: skip
 
 RELATIVE_ERROR: Final = 0.01
 """What quantiles are promised to be within; 1/128, and the rounding to single precision."""
@@ -36,6 +38,7 @@ _single, _bits = _FLOAT.pack, _BITS.unpack
 _VERSION: Final = 2
 _WIDTHS: Final = (("B", 2**8 - 1), ("H", 2**16 - 1), ("I", 2**32 - 1), ("Q", 2**64 - 1))
 """Types of counters, and the greatest count of each."""
+_ROOM: Final = dict(_WIDTHS)
 
 
 class _Stored(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +62,36 @@ class Counted(NamedTuple):
     most: float
     halves: Sequence[int]
     """The upper halves of their single precision forms, without zeros: twice the bucket."""
+
+
+class Content(NamedTuple):
+    """All that a sketch knows, for who keeps it in another form: see `Sketch.of`."""
+
+    size: int
+    sum: float
+    zeros: int
+    least: float
+    most: float
+    low: int
+    """The bucket of the first count."""
+    counts: "array[int]"
+    """Not to be changed."""
+
+
+def width_of(count: int) -> str:
+    """The narrowest type of array whose elements can count so many values.
+
+    Raises UsageError if there is none.
+    """
+    for code, most in _WIDTHS:
+        if count <= most:
+            return code
+    raise UsageError("these are more values than a sketch can count")
+
+
+def digit(place: int, size: int) -> int:
+    """Where the byte of a number of `size` bytes lies that counts 256 to the power of `place`."""
+    return place if sys.byteorder == "little" else size - 1 - place
 
 
 def counted(values: Sequence[float]) -> Counted:
@@ -162,11 +195,9 @@ class Sketch:
         count = self.count + more
         if count <= self._room:
             return
-        wide_enough = [width for width in _WIDTHS if count <= width[1]]
-        if not wide_enough:
-            raise UsageError("these are more values than a sketch can count")
-        code, self._room = wide_enough[0]
-        self._counts = array(code, self._counts)
+        code = width_of(count)
+        self._room = _ROOM[code]
+        self._counts = _widened(self._counts, code)
 
     def _note(self, count: int, total: float, least: float, most: float) -> None:
         self.count += count
@@ -230,7 +261,7 @@ class Sketch:
         self._widen(other.count)
         theirs = other._counts
         if not self._counts:
-            self._low, self._counts = other._low, array(self._counts.typecode, theirs)
+            self._low, self._counts = other._low, _widened(theirs, self._counts.typecode)[:]
         elif theirs:
             at = other._low - self._span(other._low, other._low + len(theirs) - 1)
             if at < 0:  # their lowest fall into our first
@@ -252,6 +283,25 @@ class Sketch:
         twin = Sketch()
         twin.merge(self)
         return twin
+
+    def content(self) -> Content:
+        """All it knows, at this moment."""
+        return Content(
+            self.count, self.sum, self.zeros, self._min, self._max, self._low, self._counts
+        )
+
+    @classmethod
+    def of(cls, content: Content) -> Self:
+        """The sketch that knows this; it takes over the counts, whose type must be as wide as
+        `width_of` says. When they spread too far, the lowest become one."""
+        sketch = cls()
+        sketch.count, sketch.sum, sketch.zeros, sketch._min, sketch._max, low, counts = content
+        lost = len(counts) - _BUCKETS
+        if lost > 0:
+            low += lost
+            counts[: lost + 1] = array(counts.typecode, [sum(counts[: lost + 1])])
+        sketch._low, sketch._counts, sketch._room = low, counts, _ROOM[counts.typecode]
+        return sketch
 
     def to_bytes(self) -> bytes:
         """The sketch for another process or host, for `from_bytes`."""
@@ -326,13 +376,27 @@ def _refusal(value: float) -> UsageError:
     return UsageError(f"a sketch counts numbers from 0 to {MOST:g}, not {value}")
 
 
+def _widened(counts: "array[int]", code: str) -> "array[int]":
+    """The same counts in another type that holds them; byte by byte, without a line of Python
+    for each count."""
+    if counts.typecode == code:
+        return counts
+    wide: array[int] = array(code)
+    size, digits = wide.itemsize, counts.tobytes()
+    room = bytearray(len(counts) * size)
+    for place in range(min(size, counts.itemsize)):
+        room[digit(place, size) :: size] = digits[digit(place, counts.itemsize) :: counts.itemsize]
+    wide.frombytes(room)
+    return wide[:]  # with no room to grow
+
+
 def _both(ours: "array[int]", theirs: "array[int]") -> "array[int]":
     """The counts of both, place by place.
 
     They are added as two great numbers, of which they are the digits: none is carried over,
     because all counts together are within the width of one.
     """
-    theirs = theirs if theirs.typecode == ours.typecode else array(ours.typecode, theirs)
+    theirs = _widened(theirs, ours.typecode)
     total = int.from_bytes(ours, sys.byteorder) + int.from_bytes(theirs, sys.byteorder)
     return array(ours.typecode, total.to_bytes(len(ours) * ours.itemsize, sys.byteorder))
 
