@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, TextIO, final
+from typing import Annotated, Any, Final, Literal, TextIO, final
 
 import typer
 from typer.core import TyperCommand
@@ -30,6 +30,11 @@ _BENCH_HELP: Final = """Measure Paceline beside what is possible and beside its 
 Needs a checkout of the repository. Without a name, lists what there is.
 
   paceline bench cache
+"""
+_ADVISE_HELP: Final = """Say what to change, by the history of calls, with the evidence for it.
+
+  paceline advise                 what saves most first
+  paceline advise --agent search --last 24h
 """
 _QUOTE: Final = 'Is it part of the input? Then quote that: paceline run host_exec "uname -a"'
 _STOPPED: Final = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
@@ -105,6 +110,7 @@ def build(*, drawn: bool) -> typer.Typer:
     app.command("agents")(_agents)
     app.command("reload")(_reload)
     app.command("history")(_history)
+    app.command("advise", help=_ADVISE_HELP)(_advise)
     app.command("doctor")(_doctor)
     app.command("bench", help=_BENCH_HELP)(_bench)
     host = typer.Typer(
@@ -241,6 +247,25 @@ def _history(
 
     wanted = Filter(call=call, agent=agent, user=user, errors=errors, limit=limit)
     end(history(place_of(context), wanted, as_json=as_json))
+
+
+def _advise(
+    context: typer.Context,
+    *,
+    agent: Annotated[str | None, typer.Option(help="About this agent only.")] = None,
+    last: Annotated[str, typer.Option(metavar="TIME", help="How far to look back.")] = "7d",
+    form: Annotated[
+        Literal["text", "json"], typer.Option("--format", help="For people or for programs.")
+    ] = "text",
+    agents: AgentDirs = None,
+    as_json: AsJson = False,
+) -> None:
+    from paceline.cli.advise import Wanted, seconds, show_advice  # noqa: PLC0415
+
+    wanted = Wanted(
+        agent=agent, last_s=seconds(last), agents=agents, form="json" if as_json else form
+    )
+    end(show_advice(place_of(context), wanted))
 
 
 def _doctor(context: typer.Context, agents: AgentDirs = None, as_json: AsJson = False) -> None:

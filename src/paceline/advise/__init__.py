@@ -1,0 +1,1 @@
+"""What to change, with the evidence for it: rules over the history of calls. Pure."""

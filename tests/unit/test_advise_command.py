@@ -1,0 +1,220 @@
+"""`paceline advise`, on a history of its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.testing
+
+from paceline.advise.declared import Declared
+from paceline.call import EffectKind
+from paceline.cli import advise as command
+from paceline.cli.advise import Wanted, known_agents, seconds, show_advice
+from paceline.cli.app import build
+from paceline.cli.completed import completed
+from paceline.cli.place import Place
+from paceline.errors import Category, UsageError
+from paceline.history.record import Record
+from paceline.testing.virtual_time import VirtualClock
+from tests.recorded import row, write
+
+S = 1_000_000_000
+Said = pytest.CaptureFixture[str]
+
+WEATHER = """EFFECT = "read"
+CACHE_TTL = 60
+async def run(query): return query
+"""
+LONG = "a_name_" + "x" * 90
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Where nothing was recorded yet, with one agent."""
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "weather.py").write_text(WEATHER)
+    return Place({}, tmp_path, home=tmp_path / "state")
+
+
+def calls(name: str, count: int, *, every_s: int = 200, **fields: Any) -> list[Record]:
+    """Executions that returned the same each time, the last of them now."""
+    asked = {"name": name, "input_hash": "in", "output_hash": "out", "output_bytes": 9}
+    return [
+        row(f"{name}{n}", VirtualClock.EPOCH_NS - n * every_s * S, **(asked | fields))
+        for n in range(count)
+    ]
+
+
+def recorded(place: Place, *records: list[Record]) -> None:
+    place.home.path.mkdir(exist_ok=True)
+    write(place.home.history, [one for each in records for one in each])
+
+
+def shown(place: Place, said: Said, **wanted: Any) -> str:
+    dirs = [place.cwd / "agents"]
+    assert show_advice(place, Wanted(agents=dirs, **wanted), clock=VirtualClock()) == 0
+    return said.readouterr().out
+
+
+def test_advice_is_shown(place: Place, capsys: Said) -> None:
+    """Each piece of advice names its agent, the setting and its value, why, and what it saves; a
+    declared effect comes first where there is none. (S1-60)"""
+    recorded(place, calls("weather", 100, cost_usd=0.01), calls("unknown", 30))
+    text = shown(place, capsys)
+    assert text == (
+        "2 suggestions from 130 calls of 2 agents in the last 7 d\n"
+        "\n"
+        "1. weather: keep its results for 3600 s, not 60 s\n"
+        "   set    CACHE_TTL = 3600 in the agent\n"
+        "   why    94 of 100 executions came after the result had expired and within 3600\n"
+        "          s, and 94 of them returned the same\n"
+        "   saves  about 470 ms and $0.94 in that time\n"
+        "   sure   medium\n"
+        "\n"
+        "2. unknown: cache its results for 3600 s\n"
+        '   set    EFFECT = "read" in the agent\n'
+        "   set    CACHE_TTL = 3600 in the agent\n"
+        "   but    It declares no effect, and until then is never cached: write EFFECT =\n"
+        "          \"read\" only if it changes nothing ('pure' if it depends on its input\n"
+        "          alone), or CACHEABLE = True.\n"
+        "   why    28 of 30 executions were asked again within that time, and 28 of them\n"
+        "          returned the same\n"
+        "   saves  about 140 ms in that time\n"
+        "   sure   low\n"
+    )
+
+
+def test_advice_fits_a_terminal(place: Place, capsys: Said) -> None:
+    """No line is longer than 80 columns, whatever agents are called. (S1-60)"""
+    recorded(place, calls(LONG, 100), calls("weather", 100))
+    text = shown(place, capsys)
+    assert LONG[:60] in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    nothing = shown(place, capsys, agent="y" * 100)
+    assert all(len(line) <= 80 for line in nothing.splitlines())
+
+
+def test_programs_get_json(place: Place, capsys: Said) -> None:
+    """With `--format json` there is one object with the figures behind each piece. (S1-60)"""
+    recorded(place, calls("weather", 100, cost_usd=0.01))
+    told = json.loads(shown(place, capsys, form="json"))
+    (advice,) = told["advice"]
+    assert (told["version"], told["calls"], told["agents"], told["nothing"]) == (1, 100, 1, None)
+    assert advice["changes"] == [{"where": "agent", "name": "CACHE_TTL", "value": 3600.0}]
+    assert advice["evidence"] == {"executions": 100, "expired": 94, "same": 94, "ttl_s": 60.0}
+    assert (advice["rule"], advice["agent"], advice["confidence"]) == (
+        "ttl_short",
+        "weather",
+        "medium",
+    )
+    assert advice["saved_s"] == pytest.approx(0.47)
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "reason"),
+    [
+        (0, {}, "no calls are recorded in the last 7 d."),
+        (9, {}, "9 calls of 1 agent in the last 7 d, fewer than the 20 of one agent"),
+        (100, {"agent": "other"}, "no calls of other are recorded in the last 7 d."),
+        (100, {"last_s": 60.0}, "1 call of 1 agent in the last 60 s, fewer than the 20 of one"),
+    ],
+)
+def test_why_there_is_nothing(
+    place: Place, count: int, wanted: dict[str, Any], reason: str, capsys: Said
+) -> None:
+    """Where there is nothing to advise, the reason is said, in both forms. (S1-60)"""
+    recorded(place, calls("weather", count))
+    text = " ".join(shown(place, capsys, **wanted).split())
+    assert text.startswith(f"Nothing to advise: {reason}")
+    told = json.loads(shown(place, capsys, form="json", **wanted))
+    assert told["advice"] == []
+    assert text == f"Nothing to advise: {told['nothing']}."
+
+
+def test_enough_calls_may_show_nothing(place: Place, capsys: Said) -> None:
+    """Where there were enough calls and no rule found anything, that is the reason. (S1-60)"""
+    recorded(place, calls("weather", 100, category=Category.INVALID, output_hash=None))
+    assert "no rule found enough in 100 calls" in shown(place, capsys)
+
+
+def test_without_a_history_that_is_said(tmp_path: Path, capsys: Said) -> None:
+    """Where calls are not recorded, that is the reason. (S1-60)"""
+    place = Place({"PACELINE_HISTORY_ENABLED": "false"}, tmp_path, home=tmp_path / "state")
+    assert show_advice(place, Wanted(), clock=VirtualClock()) == 0
+    assert "history.enabled is off" in capsys.readouterr().out
+    assert not (tmp_path / "state").exists()
+
+
+def test_of_many_calls_the_latest_are_looked_at(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    """When there are more calls than are looked at, that is said beside the result. (S1-60)"""
+    monkeypatch.setattr(command, "_MOST", 50)
+    recorded(place, calls("weather", 100))
+    dirs = [place.cwd / "agents"]
+    assert show_advice(place, Wanted(agents=dirs), clock=VirtualClock()) == 0
+    said = capsys.readouterr()
+    assert "from 50 calls" in said.out
+    assert said.err == "note: of the calls in that time, the latest 50 are looked at\n"
+
+
+def test_a_broken_agent_is_named(place: Place, capsys: Said) -> None:
+    """An agent that cannot be loaded is named beside the result, which there is all the same.
+    (S1-60)"""
+    (place.cwd / "agents" / "broken.py").write_text("def")
+    recorded(place, calls("weather", 100))
+    dirs = [place.cwd / "agents"]
+    assert show_advice(place, Wanted(agents=dirs), clock=VirtualClock()) == 0
+    said = capsys.readouterr()
+    assert "1 suggestion from" in said.out
+    assert "note: broken cannot be loaded" in said.err
+
+
+def test_declarations_are_read(place: Place) -> None:
+    """What rules need to know of an agent is read from what it declares. (S1-60)"""
+    folder = place.cwd / "agents"
+    (folder / "limits.py").write_text(
+        "TIMEOUT = 5\nMAX_CONCURRENCY = 2\ndef run(query): return query\n"
+    )
+    (folder / "plans.py").write_text(
+        "from paceline import Plan\ndef plan(query): return Plan()\nasync def run(query): ...\n"
+    )
+    (folder / "rules.py").write_text(
+        'EFFECT = "pure"\nTTL_RULES = {"df": 60}\nasync def run(query): ...\n'
+    )
+    settings = place.settings()
+    agents = completed(known_agents(place, settings, [folder])).agents
+    assert agents["weather"] == Declared(effect=EffectKind.READ, cacheable=True, ttl_s=60.0)
+    assert agents["limits"] == Declared(timeout_s=5.0, max_concurrency=2, in_threads=True)
+    assert agents["plans"].per_call
+    assert agents["rules"].per_call
+
+
+@pytest.mark.parametrize(("text", "is_s"), [("90s", 90), ("15m", 900), ("24h", 86_400)])
+def test_times_have_units(text: str, is_s: float) -> None:
+    """How far to look back is a number and a unit. (S1-60)"""
+    assert seconds(text) == is_s
+
+
+@pytest.mark.parametrize("text", ["", "7", "-1d", "1w", "1.5h", "9999999999d"])
+def test_other_times_are_refused(text: str) -> None:
+    """What is no such time is an error of usage that says how to write one. (S1-60)"""
+    with pytest.raises(UsageError, match="is no time") as refused:
+        seconds(text)
+    assert "7d" in refused.value.next_step
+
+
+@pytest.mark.parametrize("form", [["--format", "json"], ["--json"]])
+def test_the_command_takes_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
+    """`paceline advise` takes an agent, how far to look back, and the form, as other commands do
+    too. (S1-60)"""
+    monkeypatch.chdir(tmp_path)
+    where = ["--home", str(tmp_path / "state"), "advise", "--agent", "weather", "--last", "2h"]
+    said = typer.testing.CliRunner().invoke(build(drawn=False), [*where, *form])
+    assert said.exit_code == 0
+    told = json.loads(said.stdout)
+    assert told["last_s"] == 7_200.0
+    assert told["nothing"] == "no calls of weather are recorded in the last 2 h"
