@@ -71,6 +71,11 @@ class ScopeLevel(StrEnum):
     SESSION = "session"
 
 
+# Asking an enum for a member takes longer than comparing with it.
+_GLOBAL, _TENANT = ScopeLevel.GLOBAL, ScopeLevel.TENANT
+_USER, _SESSION = ScopeLevel.USER, ScopeLevel.SESSION
+
+
 class Caller(msgspec.Struct, frozen=True, gc=False):
     """On whose behalf a call is made."""
 
@@ -98,13 +103,13 @@ class Scope(msgspec.Struct, frozen=True, gc=False):
         Without a level, results stay with the user when one is known, else with the session.
         A level that the caller has no name for narrows to the session.
         """
-        if level is ScopeLevel.GLOBAL:
-            return cls(ScopeLevel.GLOBAL)
-        if level is ScopeLevel.TENANT and caller.tenant is not None:
-            return cls(ScopeLevel.TENANT, caller.tenant)
-        if level in (None, ScopeLevel.USER) and caller.user is not None:
-            return cls(ScopeLevel.USER, caller.tenant, caller.user)
-        return cls(ScopeLevel.SESSION, caller.tenant, caller.user, caller.session)
+        if level is _GLOBAL:
+            return cls(_GLOBAL)
+        if level is _TENANT and caller.tenant is not None:
+            return cls(_TENANT, caller.tenant)
+        if level in (None, _USER) and caller.user is not None:
+            return cls(_USER, caller.tenant, caller.user)
+        return cls(_SESSION, caller.tenant, caller.user, caller.session)
 
 
 class EffectKind(StrEnum):
@@ -114,6 +119,9 @@ class EffectKind(StrEnum):
     READ = "read"
     WRITE = "write"
     UNKNOWN = "unknown"
+
+
+_PURE, _READ = EffectKind.PURE, EffectKind.READ
 
 
 class Effect(msgspec.Struct, frozen=True, gc=False):
@@ -151,7 +159,7 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     @property
     def repeatable(self) -> bool:
         """Whether running it twice, or for nothing, does no harm."""
-        return self.kind is EffectKind.READ or self.kind is EffectKind.PURE
+        return self.kind is _READ or self.kind is _PURE
 
 
 UNKNOWN = Effect(EffectKind.UNKNOWN)
@@ -186,7 +194,7 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     def cacheable(self) -> bool:
         """Whether a result of this call may be stored and shared."""
         kind = self.effect.kind
-        return (kind is EffectKind.READ or kind is EffectKind.PURE) and self.ttl_s != 0
+        return (kind is _READ or kind is _PURE) and self.ttl_s != 0
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -194,7 +202,8 @@ class Call(msgspec.Struct, frozen=True):
 
     `arguments` are bound by name. `deadline_ns` is a moment of the runtime's monotonic clock.
     `parent_id` is the call in whose course this one was made; a trace is a tree of calls that
-    share `trace_id`.
+    share `trace_id`. `tracked_id` is the span of the tracked function, nearer than that call, in
+    which it was made.
     """
 
     id: str
@@ -208,6 +217,7 @@ class Call(msgspec.Struct, frozen=True):
     deadline_ns: int | None = None
     parent_id: str | None = None
     trace_id: str = ""
+    tracked_id: str | None = None
 
 
 class Tokens(msgspec.Struct, frozen=True, gc=False):

@@ -12,11 +12,16 @@ import msgspec
 from paceline.balance.gate import Gate
 from paceline.call import Call, Outcome
 from paceline.clock import Clock
+from paceline.errors import Category, ConfigError, PacelineError
 from paceline.metrics.collector import MetricsCollector
 from paceline.metrics.figures import Snapshot
+from paceline.metrics.span import Span
 from paceline.settings import AlertSettings, MetricsSettings, Settings
 
-__all__ = ["Reporting"]
+__all__ = ["Notice", "Reporting"]
+
+Notice = Callable[[str, PacelineError], None]
+"""Told of what is not as it should be, and why, where all else goes on."""
 
 Observer = Callable[[Call, Outcome], None]
 
@@ -26,7 +31,8 @@ class Reporting:
     """Opens what the settings ask for; each part loads only if it is wanted.
 
     What is needed to be told is seen before calls are: a rule, an address or an endpoint that
-    cannot be raises ConfigError when it is opened.
+    cannot be raises ConfigError when it is opened. An address that another process uses costs the
+    page of metrics alone: commands that run beside a service have its settings too.
     """
 
     def __init__(
@@ -47,11 +53,16 @@ class Reporting:
         self._rng = rng
         self._environ = environ
 
-    async def open(self, settings: Settings, parts: contextlib.AsyncExitStack) -> list[Observer]:
-        """Opens all parts, to be closed with `parts`; who is to be told of each call."""
+    async def open(
+        self, settings: Settings, parts: contextlib.AsyncExitStack, notice: Notice
+    ) -> list[Observer]:
+        """Opens all parts, to be closed with `parts`; who is to be told of each call.
+
+        `notice` is told what could not be opened. Raises ConfigError.
+        """
         observers: list[Observer] = []
         if settings.metrics.listen:
-            observers.append(await self._serve(settings.metrics, parts))
+            observers.extend(await self._serve(settings.metrics, parts, notice))
         if settings.metrics.otlp_endpoint:
             observers.append(await self._export(settings.metrics, parts))
         if settings.alerts.enabled:
@@ -59,26 +70,36 @@ class Reporting:
         return observers
 
     def _read(self) -> Snapshot:
-        load = self._gate.in_use / self._gate.capacity
-        return msgspec.structs.replace(self._metrics.snapshot(), loads={self._instance: load})
+        return msgspec.structs.replace(self._metrics.snapshot(), loads=self._loads())
 
-    async def _serve(self, settings: MetricsSettings, parts: contextlib.AsyncExitStack) -> Observer:
+    def _loads(self) -> Mapping[str, float]:
+        return {self._instance: self._gate.in_use / self._gate.capacity}
+
+    async def _serve(
+        self, settings: MetricsSettings, parts: contextlib.AsyncExitStack, notice: Notice
+    ) -> list[Observer]:
         from paceline.metrics.export.endpoint import Endpoint  # noqa: PLC0415 (an HTTP server)
+        from paceline.metrics.export.pages import Pages  # noqa: PLC0415
         from paceline.metrics.export.prometheus import Exposition  # noqa: PLC0415 (needs the extra)
         from paceline.metrics.export.recent import Recent  # noqa: PLC0415
 
-        recent = Recent(self._clock)
-        exposition = Exposition(
-            self._read,
-            version=version("paceline"),
-            spans=lambda: [*self._metrics.trace.spans(), *recent.spans()],
-            names=settings.names,
-        )
+        recent, ours = Recent(self._clock), version("paceline")
+
+        def spans() -> list[Span]:
+            return [*self._metrics.trace.spans(), *recent.spans()]
+
+        exposition = Exposition(self._read, version=ours, spans=spans, names=settings.names)
+        pages = Pages(self._read, spans=spans, loads=self._loads, clock=self._clock, version=ours)
         hosts = settings.hosts.replace(",", " ").split()
-        await parts.enter_async_context(
-            Endpoint(exposition.page, listen=settings.listen, hosts=hosts)
-        )
-        return recent.observe
+        endpoint = Endpoint(exposition.page, pages=pages, listen=settings.listen, hosts=hosts)
+        try:
+            await parts.enter_async_context(endpoint)
+        except ConfigError as exc:
+            if exc.category is not Category.UNAVAILABLE:
+                raise
+            notice("no page of metrics", exc)
+            return []
+        return [recent.observe]
 
     async def _export(
         self, settings: MetricsSettings, parts: contextlib.AsyncExitStack

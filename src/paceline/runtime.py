@@ -39,6 +39,7 @@ from paceline.errors import InvalidInputError, PacelineError, RuntimeClosedError
 from paceline.home import Home
 from paceline.hostexec.setup import host_agent
 from paceline.metrics.collector import MetricsCollector
+from paceline.metrics.trace import current_span, made_in
 from paceline.path import Attempts, CallPath, Execution, Identity, Job
 from paceline.path.jobs import HOST_EXEC, Jobs
 from paceline.path.paying import Paying
@@ -56,6 +57,7 @@ _log = logging.getLogger("paceline")
 _NS: Final = 1_000_000_000
 _LONGEST_S: Final = 366 * 86_400
 _NO_CONTEXT: Final[Mapping[str, object]] = {}
+_AGENT: Final = Kind.AGENT  # asking an enum for a member takes longer than looking a result up
 
 
 class AgentOptions(TypedDict, total=False):
@@ -136,8 +138,7 @@ class Runtime:
         self._session = secrets.token_hex(8)
         self._calls = 0
         self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._drained = asyncio.Event()  # once closing, when nothing is in flight
         self._open = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = contextlib.AsyncExitStack()
@@ -175,7 +176,8 @@ class Runtime:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(drain_s):
-                    await self._idle.wait()
+                    if self._in_flight:
+                        await self._drained.wait()
         finally:
             await self._closing.aclose()
 
@@ -210,7 +212,7 @@ class Runtime:
         reporting = Reporting(
             self.metrics, gate, here, clock=self._clock, rng=self._rng, environ=environ
         )
-        told = await reporting.open(self.settings, parts)
+        told = await reporting.open(self.settings, parts, self._notice)
         attempts = Attempts(
             clock=self._clock,
             gate=gate,
@@ -322,13 +324,12 @@ class Runtime:
         if error is not None:
             return self._path.refuse(call, error)
         self._in_flight += 1
-        self._idle.clear()
         try:
             return await self._path.run(call, self._jobs.of(spec), use_cache=use_cache)
         finally:
             self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
+            if not (self._in_flight or self._open):
+                self._drained.set()
 
     def _prepare(self, wanted: WarmCall) -> tuple[Call, Job]:
         """The call of which the result is wanted ahead. Raises PacelineError."""
@@ -387,7 +388,8 @@ class Runtime:
                 "the runtime was opened on another event loop",
                 next_step="Use it there, or SyncRuntime from other threads.",
             )
-        around = self._path.running(current_call.get())
+        parent = current_call.get()
+        around = None if parent is None else self._path.running(parent)
         if not self._open and around is None:
             raise RuntimeClosedError("the runtime is not open")
         return around
@@ -413,17 +415,16 @@ class Runtime:
         deadline_ns: int | None,
     ) -> tuple[Call, PacelineError | None]:
         """The call, and what speaks against running it at all."""
-        error = None
         try:
-            plan = spec.plan(query, context)
+            plan, error = spec.plan(query, context), None
         except PacelineError as exc:
             plan, error = Plan(), exc
-        parent = current_call.get()
+        parent, around = current_call.get(), current_span.get()
         self._calls += 1
         call_id = f"{self._session}-{self._calls}"
         call = Call(
             call_id,
-            Kind.AGENT,
+            _AGENT,
             spec.name,
             {**context, "query": query} if context else {"query": query},
             caller,
@@ -434,7 +435,7 @@ class Runtime:
             parent.id if parent is not None else None,
             parent.trace_id if parent is not None else call_id,
         )
-        return call, error
+        return call if around is None else made_in(around, parent, call), error
 
 
 def _checked(settings: object) -> Settings:

@@ -330,7 +330,8 @@ class BudgetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     limit_tokens: Annotated[int, Meta(ge=0)] | None = None
     """Tokens of models, input and output together."""
     window: BudgetWindow = "day"
-    """Days and months are those of UTC; a run is a call with all that it calls."""
+    """Days and months are those of UTC; a run is a call, or a tracked function around it, with all
+    that it calls."""
     per: BudgetPer = "all"
     """One budget for all together, or as much for each user or each agent."""
     agents: tuple[str, ...] = ()

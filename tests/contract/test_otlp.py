@@ -27,6 +27,7 @@ from paceline.metrics.export.names import GENERATIONS, Generation
 from paceline.metrics.export.otlp import OtlpExport
 from paceline.metrics.export.otlp_http import OtlpHttp
 from paceline.metrics.export.otlp_options import OtlpOptions
+from paceline.metrics.performance import track_performance
 from paceline.redaction import Secret
 from paceline.testing.history_suite import a_call, an_outcome
 from tests.contract.otlp_receiver import OtlpReceiver, attributes_of
@@ -169,6 +170,77 @@ async def test_metrics_arrive(names: Generation) -> None:
             ("telemetry.sdk.language", "python"),
             ("telemetry.sdk.name", "paceline"),
         )
+    }
+
+
+def an_asking_runtime() -> Runtime:
+    """A runtime with an agent that asks models and uses tools, one of which asks a model itself,
+    and another agent around it."""
+    runtime = Runtime(SETTINGS, agents=[], persist=False, environ={})
+    metrics = runtime.metrics
+
+    @track_performance("large", metrics, kind=Kind.MODEL)
+    async def model(prompt: str) -> str:
+        await asyncio.to_thread(prompt.split)
+        return prompt.upper()
+
+    @track_performance("fetch", metrics, kind=Kind.TOOL)
+    def fetch(url: str) -> str:
+        return url
+
+    @track_performance("digest", metrics, kind=Kind.TOOL)
+    async def digest(url: str) -> str:
+        return await model(fetch(url))
+
+    @runtime.agent("researcher", effect="pure", scope="global")
+    async def researcher(query: str) -> str:
+        plan = await model(query)
+        read = await asyncio.gather(*(digest(each) for each in "ab"))
+        return await model(f"{plan}{read}")
+
+    @runtime.agent("writer")
+    async def writer(query: str) -> str:
+        found = (await runtime.run("researcher", query)).unwrap()
+        again = (await runtime.run("researcher", query)).unwrap()
+        return await model(f"{found}{again}")
+
+    return runtime
+
+
+@pytest.mark.parametrize("names", GENERATIONS)
+async def test_what_agents_called_arrives(names: Generation) -> None:
+    """For each invocation of an agent that was executed, how many models and tools it called
+    arrives: those of its tools are its own, those of agents it calls are not, and what the cache
+    answered is no invocation. (P-06)"""
+    with OtlpReceiver() as receiver:
+        async with (
+            an_asking_runtime() as runtime,
+            an_export(receiver.url, runtime.metrics, names=names) as export,
+        ):
+            observed_by(runtime, export)
+            await runtime.run("writer", "a", user="ada")
+            await runtime.run("writer", "b", user="ada")
+    operation = gen_ai_attributes.GenAiOperationNameValues.INVOKE_AGENT.value
+    called = {}
+    for what in ("inference_calls", "tool_calls"):
+        metric = receiver.metrics[f"gen_ai.invoke_agent.{what}"]
+        assert metric.unit == "{call}"
+        histogram = metric.exponential_histogram
+        assert (
+            histogram.aggregation_temporality
+            == AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+        )
+        for point in histogram.data_points:
+            said = attributes_of(point)
+            assert said.pop(gen_ai_attributes.GEN_AI_OPERATION_NAME) == operation
+            name = said.pop(gen_ai_attributes.GEN_AI_AGENT_NAME)
+            assert said == {}
+            called[name, what] = (point.count, point.sum, point.min, point.max)
+    assert called == {
+        ("writer", "inference_calls"): (2, 2, 1, 1),
+        ("writer", "tool_calls"): (2, 0, 0, 0),
+        ("researcher", "inference_calls"): (2, 8, 4, 4),
+        ("researcher", "tool_calls"): (2, 8, 4, 4),
     }
 
 

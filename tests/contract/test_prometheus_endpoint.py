@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from paceline.errors import ConfigError, StorageError
+from paceline.errors import Category, ConfigError, StorageError
 from paceline.metrics.export import endpoint as module
 from paceline.metrics.export.endpoint import Endpoint
 from paceline.metrics.export.prometheus import Exposition, Page
@@ -265,7 +265,8 @@ async def test_closing_waits_for_no_page(http: aiohttp.ClientSession) -> None:
 
 
 async def test_a_port_that_is_taken() -> None:
-    """An address that cannot be had is an error that names it and says what to do."""
+    """An address that another has is an error that names it, says what to do, and tells by its
+    category that there is nothing wrong with it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -273,6 +274,14 @@ async def test_a_port_that_is_taken() -> None:
         with pytest.raises(ConfigError, match=address) as caught:
             await Endpoint(exposition().page, listen=address).__aenter__()
     assert "Choose another address" in caught.value.next_step
+    assert caught.value.category is Category.UNAVAILABLE
+
+
+async def test_an_address_that_is_not_ours() -> None:
+    """An address that this machine does not have is a wrong setting."""
+    with pytest.raises(ConfigError, match="cannot be served at 203") as caught:
+        await Endpoint(exposition().page, listen="203.0.113.1:9464").__aenter__()
+    assert caught.value.category is Category.INVALID
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
-from paceline import PacelineError, Runtime, Settings
+from paceline import PacelineError, Runtime, Settings, track_performance
 from paceline.settings import AlertSettings, MetricsSettings, RuleSettings
 from tests.contract.otlp_receiver import OtlpReceiver
 
@@ -43,6 +44,53 @@ async def test_a_runtime_serves_its_figures_while_it_is_open(tmp_path: Path) -> 
             await client.get(f"http://{address}/metrics")
     lines = [line for line in text.splitlines() if line.startswith("paceline_calls_total{")]
     assert any('source="hot"' in line and line.endswith(" 1.0") for line in lines), text
+
+
+async def test_a_runtime_serves_pages_of_its_figures(tmp_path: Path) -> None:
+    """With `metrics.listen` a running runtime says how it is, what its agents did and which calls
+    were slow, tracked functions among them. (E-10)"""
+    address = f"127.0.0.1:{_free_port()}"
+    settings = Settings(metrics=MetricsSettings(listen=address))
+    async with aiohttp.ClientSession() as client, _runtime(tmp_path, settings) as runtime:
+
+        @runtime.agent(effect="pure")
+        @track_performance("inside", runtime.metrics)
+        async def echo(query: str) -> str:
+            return query
+
+        outcome = await runtime.run("echo", "a")
+
+        async def said(path: str) -> Any:
+            async with client.get(f"http://{address}{path}") as answer:
+                return await answer.json()
+
+        health = await said("/health")
+        agents = (await said("/performance"))["agents"]
+        slow = (await said("/slow-operations?threshold_ms=0"))["operations"]
+    assert (health["status"], list(health["loads"].values())) == ("ok", [0])
+    assert (agents["echo"]["calls"], agents["inside"]["calls"]) == (1, 1)
+    assert [one["name"] for one in slow] == ["echo", "inside"]
+    assert slow[0]["id"] == slow[1]["trace_id"] == outcome.call_id
+
+
+async def test_an_address_in_use_costs_the_page_alone(tmp_path: Path) -> None:
+    """Where another process uses the address of the page of metrics, a runtime runs calls without
+    it, and says so with what to do. (S0-25)"""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = Settings(metrics=MetricsSettings(listen=address))
+        async with _runtime(tmp_path, settings) as runtime:
+
+            @runtime.agent(effect="pure")
+            async def echo(query: str) -> str:
+                return query
+
+            assert (await runtime.run("echo", "a")).value == "a"
+            (notice,) = [one for one in runtime.notices if one.startswith("no page of metrics")]
+    assert address in notice
+    assert "Choose another address" in notice
 
 
 async def test_a_runtime_sends_its_calls_as_spans(tmp_path: Path) -> None:

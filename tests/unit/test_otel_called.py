@@ -27,6 +27,21 @@ def test_calls_are_counted_by_the_agent_that_made_them(kinds: list[Kind]) -> Non
     assert (made.tools.count, made.tools.sum) == (1, kinds.count(Kind.TOOL))
 
 
+def test_what_a_tool_calls_is_called_by_its_agent() -> None:
+    """A model that a tool calls counts for the agent that called the tool, and not for the agent
+    around that one. (P-06)"""
+    called = Called()
+    called.note(_span("model#1", Kind.MODEL, "tool#1"))
+    called.note(_span("model#2", Kind.MODEL, "tool#2"))
+    called.note(_span("tool#2", Kind.TOOL, "tool#1"))
+    called.note(_span("tool#1", Kind.TOOL, "inner"))
+    called.note(_span("inner", Kind.AGENT, "outer"))
+    called.note(_span("outer", Kind.AGENT, None))
+    made = {name: (each.models.sum, each.tools.sum) for name, each in called}
+    assert made == {"inner": (2, 2), "outer": (0, 0)}
+    assert not called._open
+
+
 def test_an_agent_that_called_nothing_counts_too() -> None:
     """An invocation without calls is a zero; one that was answered by the cache is none. (P-06)"""
     called = Called()

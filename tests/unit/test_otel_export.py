@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from paceline.call import Call, Outcome, Source, Tokens
+from paceline.call import Call, Kind, Outcome, Source, Tokens, current_call
 from paceline.errors import Category, ConfigError, OverloadedError, PacelineError
 from paceline.metrics.collector import MetricsCollector
 from paceline.metrics.export import otlp
@@ -383,6 +383,33 @@ def test_tracked_calls_have_spans() -> None:
     assert spans[0].trace_id == spans[1].trace_id
     assert spans[2].trace_id != spans[0].trace_id
     assert [span.end_time_unix_nano - span.start_time_unix_nano for span in spans] == [10**9] * 3
+
+
+def test_calls_never_come_before_what_was_tracked_in_them() -> None:
+    """While many tracked calls wait for a receiver, an agent that ends meanwhile is sent after the
+    tools it called, and they are counted as its own. (P-06)"""
+    clock = VirtualClock()
+    late = PacelineError("not now", category=Category.UNAVAILABLE)
+    receiver = FakeReceiver(late)
+    collector = MetricsCollector(clock=clock)
+    export = an_export(receiver, clock, collector=collector)
+    tracked = track_performance("other", collector)(int)
+    tool = track_performance("tool", collector, kind=Kind.TOOL)(int)
+
+    async def during() -> None:
+        for _ in range(600):
+            tracked()
+        await asyncio.sleep(0.500001)  # the first of them are being sent, in vain
+        token = current_call.set(a_call("x"))
+        tool()
+        current_call.reset(token)
+        observe(export, "x")
+        await asyncio.sleep(30)
+
+    through(export, during)
+    names = [span.name for body in receiver.bodies["/v1/traces"] for span in spans_in(body)]
+    assert names[-2:] == ["execute_tool tool", f"invoke_agent {a_call('x').name}"]
+    assert dict(export._called)[a_call("x").name].tools.sum == 1
 
 
 def test_tracked_calls_that_were_missed_are_told() -> None:

@@ -79,6 +79,20 @@ def test_nothing_recorded_is_said() -> None:
     assert data(empty)["agents"] == {}
 
 
+@pytest.mark.parametrize(
+    ("agents", "said"),
+    [
+        (["nobody"], "No calls of nobody recorded yet."),
+        (["nobody", "no one"], "No calls of nobody, no one recorded yet."),
+        ([], "No calls recorded yet."),
+    ],
+)
+def test_agents_without_calls_are_named(agents: list[str], said: str) -> None:
+    """Where none of the agents asked for was called, the text names them. (S1-34)"""
+    for text in (report, verbose):
+        assert text(three_agents(), agents=agents).splitlines()[-1] == said
+
+
 def test_other_outcomes_have_lines_when_there_are_any() -> None:
     """Time-outs, rejections and cancellations are lines of their own, and no errors. (S0-21)"""
     collector = MetricsCollector(clock=VirtualClock())

@@ -136,6 +136,31 @@ def test_the_nearer_of_two_parents(collector: MetricsCollector) -> None:
     assert {span.trace_id for span in spans.values()} == {"run"}
 
 
+def test_parents_of_another_collector(clock: VirtualClock) -> None:
+    """A call tracked in the course of one that another collector tracks is its child, and in its
+    trace, although both number their calls alike. (S0-01)"""
+    first, second = MetricsCollector(clock=clock), MetricsCollector(clock=clock)
+
+    @track_performance("inner", first)
+    def inner() -> None:
+        return None
+
+    @track_performance("middle", second)
+    async def middle() -> None:
+        inner()
+
+    @track_performance("outer", first)
+    async def outer() -> None:
+        await middle()
+
+    virtual_time.run(outer())
+    spans = spans_of(first) | spans_of(second)
+    assert len({span.id for span in spans.values()}) == 3
+    assert spans["middle"].parent_id == spans["outer"].id
+    assert spans["inner"].parent_id == spans["middle"].id
+    assert {span.trace_id for span in spans.values()} == {spans["outer"].id}
+
+
 def test_the_ring_of_spans_is_bounded(clock: VirtualClock) -> None:
     """Only the latest spans are kept, so memory is bounded. (S1-16)"""
     trace = Trace(clock, kept=3, session="s")

@@ -118,7 +118,8 @@ def _coroutine(  # noqa: C901 (one straight way, in which calls would take their
 ) -> Callable[..., Any]:
     """`Tracking.begin` and `end` written out, because here every nanosecond counts."""
     recorder, success = tracking.recorder, tracking.success
-    now, next_id, keep = recorder.clock.monotonic_ns, recorder.trace.next_id, recorder.trace.keep
+    kept = recorder.trace
+    now, next_id, keep = recorder.clock.monotonic_ns, kept.next_id, kept.keep
     span_around, call_around = current_span.get, current_call.get
     enter, leave, full = current_span.set, current_span.reset, FULL
 
@@ -132,10 +133,10 @@ def _coroutine(  # noqa: C901 (one straight way, in which calls would take their
             number = trace = next_id()
             around, outer = span_around(), call_around()
             if around is not None or outer is not None:
-                parent, trace = above(around, outer, number)
+                parent, trace = above(around, outer, number, kept)
             running = tracking.running
             running[number] = start_ns = now()
-            token = enter((number, trace, outer))
+            token = enter((number, trace, outer, kept))
         except Exception:  # noqa: BLE001 (what measures must not change what is measured)
             running.pop(number, None)
             tracking.lost()

@@ -9,13 +9,12 @@ from paceline.errors import Category
 from paceline.metrics.figures import Figures, Interval, Series, Snapshot, Trouble, Usage
 from paceline.metrics.sketch import Sketch
 
-__all__ = ["Sort", "blocks", "data", "report", "verbose"]
+__all__ = ["Sort", "blocks", "data", "figures_of", "report", "totals", "verbose"]
 
 Sort = Literal["name", "calls", "slowest", "errors", "hit rate", "cost"]
 """Which agent comes first: by the alphabet, else the one with most of it."""
 
 _HEADER: Final = "**Agent Performance Statistics**"
-_NOTHING: Final = "No calls recorded yet."
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1e9
 _QUANTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
@@ -75,21 +74,47 @@ def blocks(
         chosen.sort(key=most, reverse=True)  # stable: equals stay in order
     lines = _verbose_lines if in_full else _lines
     texts = ["\n".join(lines(series, snapshot.at_ns)) for series in chosen[:limit]]
-    return [_HEADER, *(texts or [_NOTHING])]
+    return [_HEADER, *(texts if chosen else [_nothing(agents)])]
 
 
 def data(snapshot: Snapshot) -> dict[str, object]:
     """The figures as plain data: rates from 0 to 1, times in milliseconds, moments in seconds of
     the wall clock, money in USD, None for no data."""
+    agents = {name: figures_of(series) for name, series in snapshot.agents.items()}
+    return {**totals(snapshot), "agents": agents}
+
+
+def totals(snapshot: Snapshot) -> dict[str, object]:
+    """What `data` has of all agents together."""
     return {
         "version": 2,
         "at_s": snapshot.at_ns / _NS_PER_S,
         "uptime_s": snapshot.uptime_ns / _NS_PER_S,
         "overflowed": snapshot.overflowed,
         "refused": snapshot.refused,
-        "totals": _series_data(snapshot.totals),
-        "agents": {name: _series_data(series) for name, series in snapshot.agents.items()},
+        "totals": figures_of(snapshot.totals),
     }
+
+
+def figures_of(series: Series) -> dict[str, object]:
+    """What `data` has of one agent."""
+    return {
+        **_figures_data(series.ever),
+        "execute_ms": _times(series.execute),
+        "queued_ms": _times(series.queue),
+        "first_item_ms": _times(series.first_item),
+        "between_items_ms": _times(series.between_items),
+        "in_flight": series.in_flight,
+        "longest_in_flight_ms": _ms(series.slowest_ns),
+        "last_s": None if series.last_ns is None else series.last_ns / _NS_PER_S,
+        "troubles": [_trouble_data(trouble) for trouble in series.troubles],
+        "windows": {name: _figures_data(figures) for name, figures in series.windows.items()},
+    }
+
+
+def _nothing(agents: Collection[str] | None) -> str:
+    of = f" of {', '.join(agents)}" if agents else ""
+    return f"No calls{of} recorded yet."
 
 
 def _lines(series: Series, _at_ns: int) -> Iterator[str]:
@@ -198,21 +223,6 @@ def _parts(counts: Mapping[str, int]) -> str:
 
 def _moment(wall_ns: int) -> str:
     return datetime.fromtimestamp(wall_ns // _NS_PER_S, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _series_data(series: Series) -> dict[str, object]:
-    return {
-        **_figures_data(series.ever),
-        "execute_ms": _times(series.execute),
-        "queued_ms": _times(series.queue),
-        "first_item_ms": _times(series.first_item),
-        "between_items_ms": _times(series.between_items),
-        "in_flight": series.in_flight,
-        "longest_in_flight_ms": _ms(series.slowest_ns),
-        "last_s": None if series.last_ns is None else series.last_ns / _NS_PER_S,
-        "troubles": [_trouble_data(trouble) for trouble in series.troubles],
-        "windows": {name: _figures_data(figures) for name, figures in series.windows.items()},
-    }
 
 
 def _figures_data(figures: Figures) -> dict[str, object]:

@@ -12,9 +12,10 @@ __all__ = ["Span", "span_of"]
 class Span(msgspec.Struct, frozen=True, gc=False):
     """One call. Moments are nanoseconds of the wall clock, durations nanoseconds.
 
-    A trace is a tree of calls that share `trace_id`; `parent_id` is the call in whose course this
-    one was made. `links` are calls whose work this one joined or whose result it got. Of its time
-    it waited `queue_ns` for capacity and was `execute_ns` in the agent; `category` is its error's.
+    A trace is a tree of calls that share `trace_id`; `parent_id` is the call, or the tracked
+    function, in whose course this one was made. `links` are calls whose work this one joined or
+    whose result it got. Of its time it waited `queue_ns` for capacity and was `execute_ns` in the
+    agent; `category` is its error's.
     """
 
     id: str
@@ -48,7 +49,7 @@ def span_of(
         call.name,
         end_ns - outcome.total_ns,
         end_ns,
-        call.parent_id,
+        call.tracked_id or call.parent_id,
         call.kind,
         outcome.queue_ns,
         outcome.execute_ns,

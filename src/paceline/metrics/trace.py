@@ -11,21 +11,35 @@ from contextvars import ContextVar
 from itertools import count
 from typing import Final, NamedTuple, final
 
+import msgspec
+
 from paceline.call import Call, Kind
 from paceline.clock import Clock
 from paceline.errors import Category
 from paceline.metrics.figures import Ending
 from paceline.metrics.span import Span
 
-__all__ = ["Around", "Id", "Lived", "Since", "Trace", "What", "Within", "above", "current_span"]
+__all__ = [
+    "Around",
+    "Id",
+    "Lived",
+    "Since",
+    "Trace",
+    "What",
+    "Within",
+    "above",
+    "current_span",
+    "made_in",
+]
 
 _KEPT: Final = 4_096
 
 Id = int | str
-"""A number is that of a tracked call in this trace; a text the id of a call of a runtime."""
+"""A number is that of a tracked call in one `Trace`; a text stands for a call everywhere."""
 
-Around = tuple[Id, Id, Call | None]
-"""What runs: its id, its trace, and the runtime's call that it is itself part of."""
+Around = tuple[Id, Id, Call | None, "Trace"]
+"""What runs: its id, its trace, the runtime's call that it is itself part of, and where it will be
+kept: what numbers mean is known there."""
 
 current_span: ContextVar[Around | None] = ContextVar("paceline_current_span", default=None)
 """The tracked call in whose course the running code runs."""
@@ -69,13 +83,25 @@ class Since(NamedTuple):
     """Whether there may have been more of them than are kept."""
 
 
-def above(around: Around | None, outer: Call | None, own: int) -> Within:
-    """The nearer of the tracked call and the runtime's call that the call `own` is made in."""
-    if around is not None and around[2] is outer:
-        return Within(around[0], around[1])
-    if outer is None:  # left: the runtime's call is over, what it had tracked goes on
-        return Within(None, own) if around is None else Within(around[0], around[1])
-    return Within(outer.id, outer.trace_id)
+def above(around: Around | None, outer: Call | None, own: int, kept: "Trace") -> Within:
+    """The nearer of the tracked call and the runtime's call that the call `own`, of the trace
+    `kept`, is made in."""
+    # Without a runtime's call around it, what that had tracked still goes on.
+    if around is not None and (outer is None or around[2] is outer):
+        number, trace, _, where = around
+        if where is kept:
+            return Within(number, trace)
+        return Within(where.name(number), where.name(trace))
+    return Within(None, own) if outer is None else Within(outer.id, outer.trace_id)
+
+
+def made_in(around: Around, outer: Call | None, call: Call) -> Call:
+    """The call of a runtime as one made in the tracked call `around`, and in its trace, unless the
+    runtime's call `outer` is nearer."""
+    if outer is not None and around[2] is not outer:
+        return call
+    number, trace, _, kept = around
+    return msgspec.structs.replace(call, trace_id=kept.name(trace), tracked_id=kept.name(number))
 
 
 @final
@@ -113,17 +139,18 @@ class Trace:
 
     def _span(self, lived: Lived, to_wall_ns: int) -> Span:
         return Span(
-            self._name(lived.id),
-            self._name(lived.trace),
+            self.name(lived.id),
+            self.name(lived.trace),
             lived.what.name,
             lived.start_ns + to_wall_ns,
             lived.end_ns + to_wall_ns,
-            parent_id=None if lived.parent is None else self._name(lived.parent),
+            parent_id=None if lived.parent is None else self.name(lived.parent),
             kind=lived.what.kind,
             execute_ns=lived.took_ns,
             category=lived.what.category,
             ending=lived.what.ending,
         )
 
-    def _name(self, number: Id) -> str:
+    def name(self, number: Id) -> str:
+        """What the call of a number is called everywhere."""
         return number if isinstance(number, str) else f"{self._session}-s{number}"

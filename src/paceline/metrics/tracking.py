@@ -124,13 +124,14 @@ class Tracking:
             recorder = self.recorder
             if self.resets != recorder.resets:
                 self.renew()
-            number = trace = recorder.trace.next_id()
+            kept = recorder.trace
+            number = trace = kept.next_id()
             around, outer = current_span.get(), current_call.get()
             if around is not None or outer is not None:
-                parent, trace = above(around, outer, number)
+                parent, trace = above(around, outer, number, kept)
             running = self.running
             running[number] = start_ns = recorder.clock.monotonic_ns()
-            token = current_span.set((number, trace, outer))
+            token = current_span.set((number, trace, outer, kept))
         except Exception:  # noqa: BLE001 (see above)
             if running is not None:
                 running.pop(number, None)
@@ -151,7 +152,8 @@ class Tracking:
 
     def enter(self, begun: Begun) -> Begun:
         """The call goes on here, after `leave`."""
-        return begun._replace(token=current_span.set((begun.id, begun.trace, begun.outer)))
+        around = (begun.id, begun.trace, begun.outer, self.recorder.trace)
+        return begun._replace(token=current_span.set(around))
 
     def now_ns(self) -> int | None:
         """The moment; None if the clock fails."""

@@ -113,9 +113,9 @@ class CallPath:
         """The outcome of a call that cannot be run at all; observed like every other."""
         return self._observe(call, Outcome(call.id, call.name, Source.EXECUTED, error=error))
 
-    def running(self, call: Call | None) -> Execution | None:
+    def running(self, call: Call) -> Execution | None:
         """The execution in whose course this call was shown to an agent, while it lasts."""
-        return self._attempts.running(call.id) if call is not None else None
+        return self._attempts.running(call.id)
 
     async def close(self) -> None:
         """Cancels what is running; its callers get CallCancelledError as their outcome."""
@@ -139,6 +139,7 @@ class CallPath:
             priority=Priority.LOW,
             deadline_ns=None,
             parent_id=call.id,
+            tracked_id=None,
         )
         execution = Execution(self._execute, again, job, identified, frozenset(), refresh=True)
         task = asyncio.create_task(self._wait(again, execution, self._clock.monotonic_ns()))

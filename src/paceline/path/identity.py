@@ -5,8 +5,9 @@ reads, the fingerprints of its files, or in a sandbox the writes made before. So
 of these needs no search for what it makes stale: that is never found again.
 """
 
+import functools
 import logging
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
 import msgspec
 
@@ -14,7 +15,7 @@ from paceline.cache.fingerprint import Fingerprints
 from paceline.cache.generations import Generations
 from paceline.cache.keys import CallKeys
 from paceline.cache.write_history import Seal, Write, WriteHistory, write_entry
-from paceline.call import Call, EffectKind, Scope, ScopeLevel
+from paceline.call import Call, Effect, EffectKind, Scope, ScopeLevel
 from paceline.clock import Clock
 from paceline.errors import UnkeyableError
 
@@ -31,7 +32,7 @@ def agent_tag(name: str) -> str:
     return f"agent:{name}"
 
 
-class Identified(NamedTuple):
+class Identified(msgspec.Struct, frozen=True, gc=False):
     """A key, who may have what is kept under it, and what it took for granted of the world."""
 
     key: bytes
@@ -57,11 +58,8 @@ class Identity:
         and for files that cannot be looked at.
         """
         plan = call.plan
-        effect = plan.effect
-        tags = (agent_tag(call.name), *effect.tags)
-        if effect.kind is EffectKind.READ:
-            tags = (ANYTHING, *tags)
         try:
+            tags = _read_by(call.name, plan.effect)
             if plan.world is not None or plan.files:
                 return self._of_world(call, version, tags)
             key = self._keys.key(call, version, self._generations.read(tags))
@@ -143,6 +141,13 @@ class Identity:
         if plan.world is None or plan.effect.repeatable:
             return None
         return self._histories.start(plan.world, _session(call), plan.effect.tags)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _read_by(name: str, effect: Effect) -> tuple[str, ...]:
+    """The tags that results of an agent with this effect depend on."""
+    tags = (agent_tag(name), *effect.tags)
+    return (ANYTHING, *tags) if effect.kind == EffectKind.READ else tags
 
 
 def _session(call: Call) -> str:

@@ -25,8 +25,9 @@ class Invocations(NamedTuple):
 class Called:
     """Counts calls by the agent in whose course they were made, in bounded memory.
 
-    Spans come in the order they end in, so calls before the agent that made them. An agent of
-    which nothing is heard any more is forgotten once 10,000 others were.
+    What a tool calls is called by the agent that called the tool; what another agent calls is its
+    own. Spans come in the order they end in, so calls before what made them. An agent of which
+    nothing is heard any more is forgotten once 10,000 others were.
     """
 
     def __init__(self) -> None:
@@ -35,13 +36,14 @@ class Called:
 
     def note(self, span: Span) -> None:
         """Takes a call that has ended."""
+        models, tools = self._open.pop(span.id, (0, 0))
         if span.kind is Kind.AGENT:
-            models, tools = self._open.pop(span.id, (0, 0))
             if span.source is Source.EXECUTED:
                 self._add(span.name, models, tools)
         elif span.parent_id is not None:
             made = self._open.setdefault(span.parent_id, [0, 0])
-            made[span.kind is Kind.TOOL] += 1
+            made[0] += models + (span.kind is Kind.MODEL)
+            made[1] += tools + (span.kind is Kind.TOOL)
             if len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)
 

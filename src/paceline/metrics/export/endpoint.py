@@ -1,11 +1,13 @@
-"""`GET /metrics` over HTTP, for a Prometheus server or anybody who reads its formats.
+"""`GET /metrics` over HTTP, for a Prometheus server or anybody who reads its formats, and pages of
+figures as JSON beside it.
 
 Figures are taken and written on another thread, one page at a time: who asks at the same moment, in
 the same format, gets the same page. Whatever goes wrong here is told to who asked, and to the log;
-calls notice nothing of it.
+calls notice nothing of it. Nothing can be changed here, because nobody is asked who they are.
 """
 
 import asyncio
+import errno
 import gzip
 import ipaddress
 import logging
@@ -17,7 +19,14 @@ from typing import Any, Final, NamedTuple, Self, TypeVar, final
 
 from aiohttp import web
 
-from paceline.errors import ConfigError, PacelineError
+from paceline.errors import (
+    Category,
+    ConfigError,
+    PacelineError,
+    UnknownAgentError,
+    UsageError,
+)
+from paceline.metrics.export.pages import HEALTH, PATHS, SLOW, Pages
 
 __all__ = ["DEFAULT_LISTEN", "Endpoint", "Served"]
 
@@ -45,10 +54,14 @@ _log = logging.getLogger("paceline.metrics")
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Make = Callable[[], tuple[bytes, str]]
+"""Makes a page, and its content type, on any thread."""
+_Key = tuple[str, str, bool]
+"""Who asks for the same page gives the same path with parameters, `Accept` and packing."""
 
 
 class Served(NamedTuple):
-    """A page in one of the formats."""
+    """A page in one of the formats, packed if that was asked for."""
 
     body: bytes
     content_type: str
@@ -56,7 +69,7 @@ class Served(NamedTuple):
 
 @final
 class Endpoint:
-    """Serves `page(accept)` at `/metrics` while the block runs:
+    """Serves `page(accept)` at `/metrics`, and `pages` where they are, while the block runs:
 
     exposition = Exposition(runtime.metrics.snapshot, version=version)
     async with Endpoint(exposition.page) as endpoint:
@@ -67,10 +80,12 @@ class Endpoint:
         self,
         page: Callable[[str], tuple[bytes, str]],
         *,
+        pages: Pages | None = None,
         listen: str = DEFAULT_LISTEN,
         hosts: Collection[str] = (),
     ) -> None:
-        """`page` makes the page for a header `Accept`, and its content type, on any thread.
+        """`page` makes the page for a header `Accept`, and its content type, on any thread; without
+        `pages` there is no other.
 
         `listen` is `address:port`; port 0 takes a free one. A request has to name us by an IP
         address, `localhost`, the host of `listen` or one of `hosts`: a page in a browser whose name
@@ -78,9 +93,10 @@ class Endpoint:
         cannot be one.
         """
         self._page = page
+        self._pages = pages
         self._host, self._port = _address(listen)
         self._hosts = frozenset({"localhost", self._host, *[name.lower() for name in hosts]})
-        self._making: dict[tuple[str, bool], asyncio.Task[Served]] = {}
+        self._making: dict[_Key, asyncio.Task[Served]] = {}
         self._one_at_a_time = asyncio.Lock()
         self._asking = 0
         self._runner: web.AppRunner | None = None
@@ -89,9 +105,14 @@ class Endpoint:
         """Where the page is, once it is served."""
 
     async def __aenter__(self) -> Self:
-        """Raises ConfigError where the address cannot be listened at."""
+        """Raises ConfigError where the address cannot be listened at, of category UNAVAILABLE if
+        another has it."""
         app = web.Application(middlewares=[self._front])
         app.router.add_get(_PATH, self._metrics)
+        if self._pages is not None:
+            app.router.add_get(HEALTH, partial(self._health, self._pages))
+            for path in PATHS:
+                app.router.add_get(path, partial(self._figures, self._pages))
         runner = web.AppRunner(
             app,
             access_log=None,
@@ -140,9 +161,11 @@ class Endpoint:
                 connection, self._host, self._port
             )
         except OSError as exc:
+            busy = exc.errno == errno.EADDRINUSE
             raise ConfigError(
                 f"metrics cannot be served at {self._host}:{self._port}: {exc.strerror or exc}",
                 next_step="Choose another address, or stop what uses that port.",
+                category=Category.UNAVAILABLE if busy else Category.INVALID,
             ) from exc
 
     @web.middleware
@@ -156,21 +179,42 @@ class Endpoint:
         try:
             return await handler(request)
         except web.HTTPMethodNotAllowed as exc:
-            response = _line(405, f"GET {_PATH} is what there is")
+            response = _line(405, f"GET {self._there} is what there is")
             response.headers["Allow"] = exc.headers["Allow"]
             return response
         except web.HTTPNotFound:
-            return _line(404, f"metrics are at {_PATH}")
+            return _line(404, f"metrics are at {self._there}")
+
+    @property
+    def _there(self) -> str:
+        others = (HEALTH, "/performance", "/performance/AGENT", SLOW)
+        return ", ".join([_PATH, *(others if self._pages is not None else ())])
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         """`GET /metrics`, in the format that `Accept` prefers."""
+        accept = ",".join(request.headers.getall("Accept", ()))
+        return await self._send(request, accept, partial(self._page, accept))
+
+    async def _figures(self, pages: Pages, request: web.Request) -> web.StreamResponse:
+        """A page of `PATHS`."""
+        try:
+            make = pages.of(request.path, list(request.query.items()))
+        except UsageError as exc:
+            return _line(400, f"{exc}. {exc.next_step}")
+        return await self._send(request, "", make)
+
+    async def _health(self, pages: Pages, _: web.Request) -> web.StreamResponse:
+        """At once, however many wait for other pages."""
+        return _response(pages.health())
+
+    async def _send(self, request: web.Request, accept: str, make: Make) -> web.StreamResponse:
         if self._asking >= _WAITING:
             response = _line(503, "too many scrapes at once")
             response.headers["Retry-After"] = "1"
             return response
         self._asking += 1
         try:
-            response = await self._answer(request)
+            response = await self._answer(request, accept, make)
         finally:
             self._asking -= 1
         try:
@@ -182,46 +226,41 @@ class Endpoint:
                 request.transport.abort()
         return response
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        accept = ",".join(request.headers.getall("Accept", ()))
+    async def _answer(self, request: web.Request, accept: str, make: Make) -> web.Response:
         packed = _accepts_gzip(",".join(request.headers.getall("Accept-Encoding", ())))
         try:
-            served = await self._made(accept, packed=packed)
+            served = await self._made((request.path_qs, accept, packed), make)
+        except UnknownAgentError as exc:
+            return _line(404, f"{exc}. {exc.next_step}")
         except PacelineError as exc:
             _log.warning("metrics cannot be read: %s", exc)
             return _line(500, f"the figures cannot be read: {exc}")
         except Exception as exc:  # noqa: BLE001 (a scrape that fails must not end the endpoint)
             _log.error("metrics cannot be read", exc_info=exc)
             return _line(500, "the figures cannot be read; the log says why")
-        response = web.Response(body=served.body, headers=_HEADERS)
-        response.headers["Content-Type"] = served.content_type
+        response = _response(served)
         response.headers["Vary"] = "Accept, Accept-Encoding"
         if packed:
             response.headers["Content-Encoding"] = "gzip"
         return response
 
-    async def _made(self, accept: str, *, packed: bool) -> Served:
+    async def _made(self, key: _Key, make: Make) -> Served:
         """The page; one that is being made already is waited for."""
-        key = (accept, packed)
         making = self._making.get(key)
         if making is None:
-            making = asyncio.ensure_future(self._make(accept, packed=packed))
+            making = asyncio.ensure_future(self._make(make, packed=key[-1]))
             self._making[key] = making
             making.add_done_callback(partial(self._made_it, key))
         return await asyncio.shield(making)
 
-    def _made_it(self, key: tuple[str, bool], task: asyncio.Task[Served]) -> None:
+    def _made_it(self, key: _Key, task: asyncio.Task[Served]) -> None:
         self._making.pop(key, None)
         if not task.cancelled():
             task.exception()  # whoever asked may be gone, and then it is nobody's
 
-    async def _make(self, accept: str, *, packed: bool) -> Served:
+    async def _make(self, make: Make, *, packed: bool) -> Served:
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._write, accept, packed)
-
-    def _write(self, accept: str, packed: bool) -> Served:  # noqa: FBT001 (only for the thread)
-        body, content_type = self._page(accept)
-        return Served(gzip.compress(body, _COMPRESSION) if packed else body, content_type)
+            return await asyncio.to_thread(_written, make, packed)
 
     def _is_ours(self, given: Collection[str]) -> bool:
         if len(given) != 1:
@@ -275,7 +314,17 @@ def _accepts_gzip(accepted: str) -> bool:
     return False
 
 
+def _written(make: Make, packed: bool) -> Served:  # noqa: FBT001 (only for the thread)
+    body, content_type = make()
+    return Served(gzip.compress(body, _COMPRESSION) if packed else body, content_type)
+
+
 def _line(status: int, text: str) -> web.Response:
-    response = web.Response(status=status, body=f"{text}\n".encode(), headers=_HEADERS)
-    response.headers["Content-Type"] = _TYPE
+    return _response((f"{text}\n".encode(), _TYPE), status)
+
+
+def _response(served: tuple[bytes, str], status: int = 200) -> web.Response:
+    body, content_type = served
+    response = web.Response(status=status, body=body, headers=_HEADERS)
+    response.headers["Content-Type"] = content_type
     return response

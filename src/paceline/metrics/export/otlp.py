@@ -135,7 +135,7 @@ class OtlpExport:
         self._called = Called()
         self._queue: deque[tuple[int, Ended]] = deque(maxlen=options.queue)
         self._number = itertools.count(1).__next__
-        self._highest = self._taken = 0
+        self._highest = self._taken = self._due = 0
         self._tracked: deque[Ended] = deque()
         self._mark: object = None
         self._sent = self._lost = self._overrun = self._reports = self._failures = 0
@@ -236,7 +236,8 @@ class OtlpExport:
             await self._end()
 
     async def _end(self) -> None:
-        left = len(self._batch(len(self._queue) + self._options.queue))
+        left = len(self._batch(len(self._queue) + self._options.queue)) + len(self._queue)
+        self._queue.clear()
         if left:
             self._lost += left
             _log.warning("%d spans were not sent before the end", left)
@@ -273,15 +274,16 @@ class OtlpExport:
             await self._deliver(batch)
 
     def _batch(self, most: int) -> list[Ended]:
-        """The oldest spans that wait."""
-        if self._trace is not None and not self._tracked:
-            spans, self._mark, lost = self._trace.since(self._mark)
-            self._tracked.extend([Ended(span) for span in spans])
-            self._overrun += lost
+        """The oldest spans that wait, those of tracked calls before those of the calls that they
+        were made in."""
+        if not self._tracked:
+            # Of calls that end from here on, what was tracked in them may come too late for this.
+            self._due = self._queue[-1][0] if self._queue else 0
+            self._look()
         batch: list[Ended] = []
         while self._tracked and len(batch) < most:
             batch.append(self._tracked.popleft())
-        while self._queue and len(batch) < most:
+        while self._queue and self._queue[0][0] <= self._due and len(batch) < most:
             number, ended = self._queue.popleft()
             self._highest = max(self._highest, number)
             self._taken += 1
@@ -294,6 +296,13 @@ class OtlpExport:
                 "there are more spans than can be sent; the oldest are dropped, and counted"
             )
         return batch
+
+    def _look(self) -> None:
+        """Takes the tracked calls since the last look."""
+        if self._trace is not None:
+            spans, self._mark, lost = self._trace.since(self._mark)
+            self._tracked.extend([Ended(span) for span in spans])
+            self._overrun += lost
 
     async def _deliver(self, batch: list[Ended]) -> None:
         left = len(batch)
