@@ -36,7 +36,7 @@ _OWN: Final[dict[str, object]] = {"rounds": 2, "peers": False}
 BENCHMARKS: Final = {
     "decorators": Benchmark("decorators", "a cached call beside its peers: time and bytes", _OWN),
     "conformance": Benchmark("conformance", "decorators under the bugs that users report", _OWN),
-    "call_path": Benchmark("call_path", "a hit and a miss through the whole runtime", {}),
+    "call_path": Benchmark("call_path", "a hit and a miss through the whole runtime", _LEAST),
     "sharing": Benchmark("sharing", "processes that ask for one result at once", {"rounds": 1}),
     "hit_ratio": Benchmark("hit_ratio", "hits on recorded accesses, beside the optimum", None),
     "disk": Benchmark("disk", "the disk tier beside bare SQLite", _LEAST),
@@ -136,7 +136,7 @@ def _show(results: dict[str, dict[str, Any]]) -> None:
             line(msgspec.json.format(msgspec.json.encode(figures)).decode())
     bars, missed = sum(len(part.bars) for part in parts), verdicts.missed(parts)
     if bars:
-        line(f"\n{bars - len(missed)} of {bars} bars met")
+        line(f"\n{bars - len(missed)} of {bars} bars met. {verdicts.JUDGED}")
 
 
 def _show_changes(results: dict[str, dict[str, Any]]) -> None:

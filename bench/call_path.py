@@ -1,15 +1,15 @@
 """What the runtime itself costs: a hit and a miss of an agent that does nothing.
 
-Each turn runs the bare `await` of the same function, then the runtime with and without history,
-so that a busy machine slows all alike.
+In each round the bare `await` of the same function is timed right before each kind of call, with
+history and without, so that a busy machine slows both alike.
 """
 
 import asyncio
 import statistics
 import tempfile
 from time import perf_counter_ns
-from typing import Any
 
+from bench.timing import Timed
 from paceline import Effect, Runtime
 from paceline.config import load
 
@@ -52,29 +52,32 @@ async def _bare_ns() -> float:
     return (perf_counter_ns() - begin) / CALLS
 
 
-async def _measure() -> dict[str, Any]:
-    figures: dict[str, list[float]] = {}
-
-    def note(name: str, value: float) -> None:
-        figures.setdefault(name, []).append(value)
-
+async def _measure(rounds: int) -> dict[str, object]:
+    times: dict[str, list[tuple[float, float]]] = {}
+    slow_us: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as plain, tempfile.TemporaryDirectory() as recorded:
         async with _runtime(plain, history=False) as bare, _runtime(recorded, history=True) as full:
-            for _ in range(ROUNDS):
-                note("await_ns", await _bare_ns())
-                for kind, runtime in (("", bare), ("_with_history", full)):
+            for _ in range(rounds):
+                for kind, runtime in (("", bare), (" with history", full)):
                     for agent in ("hit", "miss"):
-                        times = await _each_ns(runtime, agent)
-                        note(f"{agent}{kind}_us", statistics.median(times) / 1e3)
-                        note(f"{agent}{kind}_p99_us", statistics.quantiles(times, n=100)[98] / 1e3)
-    result: dict[str, Any] = {name: round(min(values), 2) for name, values in figures.items()}
-    result["hit_to_await"] = round(1e3 * result["hit_us"] / result["await_ns"], 1)
-    return result
+                        limit_ns, each_ns = await _bare_ns(), await _each_ns(runtime, agent)
+                        name = agent + kind
+                        times.setdefault(name, []).append((statistics.median(each_ns), limit_ns))
+                        p99_us = statistics.quantiles(each_ns, n=100)[98] / 1e3
+                        slow_us.setdefault(name, []).append(p99_us)
+    timed = {name: Timed.of(pairs) for name, pairs in times.items()}
+    return {
+        "rounds": rounds,
+        "ns": timed,
+        "ratio": {name: each.ratio for name, each in timed.items()},
+        "p99_us": {name: round(statistics.median(each), 2) for name, each in slow_us.items()},
+    }
 
 
-def run() -> dict[str, object]:
-    """Minima over the rounds: medians and 99th percentiles of a call, in microseconds."""
-    return asyncio.run(_measure())
+def run(rounds: int = ROUNDS) -> dict[str, object]:
+    """Medians of a call in each round, beside an `await` of nothing; and 99th percentiles in
+    microseconds, the median of the rounds."""
+    return asyncio.run(_measure(rounds))
 
 
 def main() -> None:

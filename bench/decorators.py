@@ -1,7 +1,8 @@
 """What a cached call costs: ours, its peers, and the least that the machine allows.
 
-Each candidate runs once a round, in an order that is shuffled anew each round, so that a busy
-machine slows all alike. Loops of one thread are timed by that thread's processor time, loops of
+Each candidate runs once a round, in an order that is shuffled anew each round, right after the limit
+that it is judged by, so that a busy machine slows both alike: a hit of `lru_cache`, an `await` of a
+no-op, or without a decorator `dict.get`. Loops of one thread are timed by that thread's processor time, loops of
 four by the wall clock. Hits are of 10,000 resident texts at random, and of one text over and
 over; misses are of texts never asked before, with 1,000 kept. What an entry takes is measured
 in processes of their own: by what the process grows, since not all peers tell Python what they
@@ -14,7 +15,6 @@ import gc
 import importlib
 import itertools
 import random
-import statistics
 import subprocess
 import sys
 import threading
@@ -30,6 +30,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from bench.peers import ROOT, peer_python
+from bench.timing import Timed
 
 __all__ = ["ASYNC_LIMIT", "OURS", "SCOPED", "SYNC_LIMIT", "Cost", "Figures", "main", "run"]
 
@@ -49,6 +50,8 @@ _THREADS: Final = 4
 _TURN_NS: Final = 8_000_000
 _OPERATIONS: Final = range(100, 100_000)
 _ASKED_RAW: Final = 20_000
+_ASKED_BY_THREADS: Final = 40_000
+_RAW_LIMIT: Final = ("limit: dict.get", "raw")
 _RAW_GETS: Final = ("limit: dict.get", "limit: dict.get, a lifetime", "LRUCache.get")
 _TRACED: Final = 20_000
 _GROWN: Final = 50_000
@@ -60,15 +63,15 @@ Decorator = Callable[[Function], Function]
 
 
 class Cost(msgspec.Struct):
-    """Nanoseconds a call, as [minimum, median] over the rounds, and bytes an entry.
+    """What a call takes, beside the limit, and bytes an entry.
 
     `traced` is what Python allocated, `grown` what the process grew by.
     """
 
-    hit: list[float] | None = None
-    one_key: list[float] | None = None
-    threads: list[float] | None = None
-    miss: list[float] | None = None
+    hit: Timed | None = None
+    one_key: Timed | None = None
+    threads: Timed | None = None
+    miss: Timed | None = None
     traced: float | None = None
     grown: float | None = None
 
@@ -79,7 +82,7 @@ class Figures(msgspec.Struct):
     rounds: int
     sync: dict[str, Cost]
     asynchronous: dict[str, Cost]
-    raw: dict[str, list[float]]
+    raw: dict[str, Timed]
     failed: dict[str, str]
 
 
@@ -382,18 +385,22 @@ class Times:
     """Times by candidate and case, and who failed."""
 
     def __init__(self) -> None:
-        self.of: dict[tuple[str, str], list[float]] = {}
+        self._rounds: dict[tuple[str, str], list[tuple[float, float]]] = {}
         self.failed: dict[str, str] = {}
 
-    def note(self, case: Case, elapsed: float) -> None:
-        self.of.setdefault((case.name, case.what), []).append(elapsed)
+    def note(self, case: Case, elapsed: float, limit: float) -> None:
+        self._rounds.setdefault((case.name, case.what), []).append((elapsed, limit))
 
     def fail(self, name: str, kind: str, exc: Exception) -> None:
         self.failed[f"{name} ({kind})"] = f"{type(exc).__name__}: {exc}"[:200]
 
-    def least_and_median(self, case: str, what: str) -> list[float] | None:
-        times = self.of.get((case, what))
-        return [round(min(times), 1), round(statistics.median(times), 1)] if times else None
+    def of(self, name: str, what: str) -> Timed | None:
+        rounds = self._rounds.get((name, what))
+        return Timed.of(rounds) if rounds else None
+
+    def all_of(self, what: str) -> dict[str, Timed]:
+        """By name of the candidate."""
+        return {name: Timed.of(rounds) for (name, w), rounds in self._rounds.items() if w == what}
 
 
 def _time_sync(case: Case, operations: int) -> float:
@@ -439,10 +446,15 @@ def _measure_sync(candidates: dict[str, Candidate], rounds: int, times: Times) -
     counts = {case[:2]: _operations(_time_sync(case, 400)) for case in cases}
     for name in _RAW_GETS:  # the more often each text is asked for, the nearer its memory is
         counts[name, "raw"] = _ASKED_RAW
+    for name in candidates:  # enough that it does not matter how long a thread takes to start
+        counts[name, "threads"] = _ASKED_BY_THREADS
+    limits = {case[:2]: case for case in cases}
     for _ in range(rounds):
         rng.shuffle(cases)
         for case in cases:
-            times.note(case, _time_sync(case, counts[case[:2]]))
+            limit = limits[_RAW_LIMIT if case.what == "raw" else (SYNC_LIMIT, "hit")]
+            limit_ns = _time_sync(limit, counts[limit[:2]])
+            times.note(case, _time_sync(case, counts[case[:2]]), limit_ns)
     gc.unfreeze()
 
 
@@ -457,10 +469,12 @@ async def _measure_async(candidates: dict[str, Candidate], rounds: int, times: T
             times.fail(name, "async", exc)
     gc.freeze()
     counts = {case[:2]: _operations(await _time_async(case, 400)) for case in cases}
+    limit = next(case for case in cases if case[:2] == (ASYNC_LIMIT, "hit"))
     for _ in range(rounds):
         rng.shuffle(cases)
         for case in cases:
-            times.note(case, await _time_async(case, counts[case[:2]]))
+            limit_ns = await _time_async(limit, counts[limit[:2]])
+            times.note(case, await _time_async(case, counts[case[:2]]), limit_ns)
     gc.unfreeze()
 
 
@@ -468,28 +482,24 @@ def _measure(candidates: dict[str, Candidate], rounds: int) -> Figures:
     """In this process: all times."""
     shown: dict[str, dict[str, Cost]] = {}
     failed: dict[str, str] = {}
-    raw: dict[str, list[float]] = {}
+    raw: dict[str, Timed] = {}
     for kind in ("sync", "async"):
         times = Times()
         chosen = {name: each for name, each in candidates.items() if kind in each.kinds.split()}
         if kind == "sync":
             _measure_sync(chosen, rounds, times)
-            raw = {
-                name: times.least_and_median(name, what) or []
-                for name, what in times.of
-                if what == "raw"
-            }
+            raw = times.all_of("raw")
         else:
             asyncio.run(_measure_async(chosen, rounds, times))
         shown[kind] = {
             name: Cost(
-                hit=times.least_and_median(name, "hit"),
-                one_key=times.least_and_median(name, "one_key"),
-                threads=times.least_and_median(name, "threads"),
-                miss=times.least_and_median(name, "miss"),
+                hit=times.of(name, "hit"),
+                one_key=times.of(name, "one_key"),
+                threads=times.of(name, "threads"),
+                miss=times.of(name, "miss"),
             )
             for name in chosen
-            if (name, "hit") in times.of
+            if times.of(name, "hit") is not None
         }
         failed |= times.failed
     return Figures(rounds, shown["sync"], shown["async"], raw, failed)
@@ -607,11 +617,11 @@ def _show(figures: Figures) -> None:
     for kind, costs in (("sync", figures.sync), ("async", figures.asynchronous)):
         print(f"{kind:40}" + "".join(f"{name:>10}" for name in Cost.__struct_fields__))
         for name, cost in costs.items():
-            values = [value[0] if isinstance(value, list) else value for value in _each(cost)]
+            values = [value.median if isinstance(value, Timed) else value for value in _each(cost)]
             row = [f"{value:10,.0f}" if value is not None else " " * 10 for value in values]
             print(f"{name:40}" + "".join(row))
-    for name, (least, _) in figures.raw.items():
-        print(f"{name:40}{least:10,.0f}")
+    for name, timed in figures.raw.items():
+        print(f"{name:40}{timed.median:10,.0f}")
     for name, error in figures.failed.items():
         print(f"failed: {name}: {error}")
 

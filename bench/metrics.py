@@ -1,6 +1,6 @@
 """What recording a call costs: ours, its peers, and the least that the machine allows.
 
-Cases take turns, so that a busy machine slows all alike; figures are minima of the rounds. Peers
+Each case runs right after its limit in every round, so that a busy machine slows both alike. Peers
 run in their own environment, see `bench/peers.py`. `python -m bench.metrics` prints the figures.
 """
 
@@ -16,25 +16,28 @@ import time
 import tracemalloc
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
+from time import thread_time_ns
 from typing import Any, Final
 
 import msgspec
 
 from bench.peers import ROOT, peer_python
 from bench.recorders import APPEND, CELL, CELL_APART, OWN, PEERS, SKETCH, SORTED, Recorder
-from bench.timing import Case, measure
+from bench.timing import Case, Timed, measure
 from paceline.call import Call, Caller, Kind, Outcome, Plan, Scope, ScopeLevel, Source
 from paceline.metrics.collector import MetricsCollector
 from paceline.metrics.figures import Ending
+from paceline.metrics.live import LiveSeries
 from paceline.metrics.performance import track_performance
 from paceline.testing.virtual_time import VirtualClock
 
-__all__ = ["AWAIT", "OBSERVE", "SAMPLES", "TRACKED", "Figures", "main", "run"]
+__all__ = ["AWAIT", "BUSY", "OBSERVE", "SAMPLES", "TRACKED", "Figures", "main", "run"]
 
 ROUNDS: Final = 15
 AWAIT: Final = "limit: await of a no-op"
 OBSERVE: Final = "paceline: a call of the runtime"
 TRACKED: Final = "paceline: @track_performance"
+BUSY: Final = "series of a day, 4 calls a second, two ways to end"
 SAMPLES: Final = (1_000, 50_000, 1_000_000)
 
 _TURN: Final = 2_000
@@ -49,16 +52,15 @@ _TIMEOUT_S: Final = 1_200
 
 
 class Figures(msgspec.Struct):
-    """By candidate: nanoseconds a record by how many samples there are, worst relative error,
-    bytes of one with 5,000 values, microseconds a merge; `tracked_ns` is what a tracked call of
-    a no-op takes in all, `await_ns` a plain one."""
+    """By candidate: what a record takes by how many samples there are, worst relative error,
+    bytes of one with 5,000 values, microseconds a merge; `tracked` is what a tracked call of
+    a no-op takes in all. Limits are an `await` of a no-op."""
 
     rounds: int
-    await_ns: float
-    record_ns: dict[str, dict[str, float]]
+    record: dict[str, dict[str, Timed]]
     worst_error: dict[str, float]
     merge_us: dict[str, float]
-    tracked_ns: dict[str, float]
+    tracked: dict[str, Timed]
     threads: dict[str, float]
     """Throughput of 8 threads over that of one."""
     own_bytes: dict[str, float]
@@ -113,19 +115,16 @@ def _drive(coroutine: Coroutine[Any, Any, None]) -> None:
     raise RuntimeError("a no-op waited")
 
 
-def _empty_case() -> Case:
-    def work() -> None:
-        for _ in range(_TURN):
-            pass
-
-    return "empty loop", work, _TURN
+def _loop() -> None:
+    for _ in range(_TURN):
+        pass
 
 
 def _record_costs(
     makers: dict[str, Callable[[], Recorder]], rounds: int, failed: dict[str, str]
-) -> dict[str, dict[str, float]]:
-    """By candidate, with so many values recorded before; all of them take turns."""
-    cases = [_empty_case(), _await_case()]
+) -> dict[str, dict[str, Timed]]:
+    """By candidate, with so many values recorded before; without the loop itself."""
+    cases = [_await_case()]
     for samples in SAMPLES:
         cases.append((f"{samples} {OBSERVE}", _observe(samples), _TURN))
         for name, make in makers.items():
@@ -136,12 +135,11 @@ def _record_costs(
                 continue
             if turn is not None:
                 cases.append((f"{samples} {name}", *turn))
-    times = measure(cases, rounds)
-    empty, noop = times.pop("empty loop"), times.pop(AWAIT)
-    costs = {AWAIT: {str(samples): noop - empty for samples in SAMPLES}}
-    for case, elapsed in times.items():
+    times = measure(cases, rounds, empty=("a loop", _loop, _TURN), clock=thread_time_ns)
+    costs = {AWAIT: dict.fromkeys(map(str, SAMPLES), times.pop(AWAIT))}
+    for case, timed in times.items():
         count, _, name = case.partition(" ")
-        costs.setdefault(name, {})[count] = elapsed - empty
+        costs.setdefault(name, {})[count] = timed
     return costs
 
 
@@ -313,7 +311,6 @@ def _traced() -> int:
 def _own_bytes() -> dict[str, float]:
     """What Python traces of ours: an idle series, a sketch, and a series busy for a day."""
     found: dict[str, float] = {}
-    values = _values(5_000)
 
     def weigh(what: str, make: Callable[[], object]) -> None:
         gc.collect()
@@ -325,8 +322,8 @@ def _own_bytes() -> dict[str, float]:
 
     tracemalloc.start()
     weigh("sketch of a million values at full range", lambda: _full_sketch(1_000_000))
-    weigh("series of one call", lambda: _series(values[:1], 1))
-    weigh("series of a day, 4 calls a second, one way to end", lambda: _series(values, 86_400))
+    weigh("series of one call", lambda: _series(1, 1))
+    weigh(BUSY, lambda: _series(10, 100_800))
     tracemalloc.stop()
     return found
 
@@ -342,16 +339,19 @@ def _full_sketch(count: int) -> object:
     return sketch
 
 
-def _series(values: list[int], seconds: int) -> object:
-    clock = VirtualClock()
-    series = MetricsCollector(clock=clock).series("a")
-    cell = series.cell(Source.EXECUTED, None, Ending.SUCCESS)
-    for second in range(0, seconds, 5):
+def _series(calls: int, seconds: int) -> object:
+    """A series with so many calls every five seconds, and then as many hits; all added up."""
+    clock, rng = VirtualClock(), random.Random(1)
+    series = LiveSeries("a", Kind.AGENT, {}, clock, clock.monotonic_ns())
+    for _ in range(0, seconds, 5):
         now_ns = clock.monotonic_ns()
-        for number in range(20 if seconds > 1 else 1):
-            ns = values[(20 * second + 7 * number) % len(values)]
-            cell.note(now_ns, ns, ns, 0, 0)
+        for source in (Source.EXECUTED, Source.HOT)[: 2 if calls > 1 else 1]:
+            cell = series.cell(source, None, Ending.SUCCESS)
+            for _ in range(calls):
+                ns = int(rng.lognormvariate(17, 1.5))
+                cell.note(now_ns, ns + 900, ns, 0, 0)
         clock.advance(5)
+    series.read()
     return series
 
 
@@ -363,8 +363,10 @@ def _measure(rounds: int, *, peers: bool) -> Figures:
     failed: dict[str, str] = {}
     tracked = {TRACKED: _tracked_by_us, **(_TRACKED if peers else {})}
     tracked_cases = [_tracked_case(name, make()) for name, make in tracked.items()]
-    tracked_ns = measure([_tracked_case(AWAIT, _noop), *tracked_cases], 4 * rounds)
-    record_ns = _record_costs(makers, rounds, failed)
+    cases = [_tracked_case(AWAIT, _noop), *tracked_cases]
+    times = measure(cases, 4 * rounds, clock=thread_time_ns)
+    del times[AWAIT]
+    record = _record_costs(makers, rounds, failed)
     sketches = {
         name: make
         for name, make in makers.items()
@@ -376,11 +378,10 @@ def _measure(rounds: int, *, peers: bool) -> Figures:
     threaded = [CELL, *[name for name in PEERS if name.startswith("prometheus") and peers]]
     return Figures(
         rounds,
-        tracked_ns.pop(AWAIT),
-        record_ns,
+        record,
         {name: _worst_error(make) for name, make in sketches.items()},
-        {name: took / 1e3 for name, took in measure(merging, rounds).items()},
-        tracked_ns,
+        {name: timed.median / 1e3 for name, timed in measure(merging, rounds).items()},
+        times,
         {name: _thread_share(makers[name], rounds) for name in threaded},
         _own_bytes(),
         {},

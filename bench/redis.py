@@ -1,7 +1,7 @@
 """What the cold tier costs, beside the client library and the server's own limit.
 
-Every round runs all cases in turn against one server of its own on loopback, so that a busy
-machine slows all alike: a read by a raw socket, by the client, by the tier; 32 reads at once by
+Every round runs each case right after its limit against one server of its own on loopback, so that
+a busy machine slows both alike: a read by a raw socket, by the client, by the tier; 32 reads at once by
 one MGET, by the client, by the tier; and how long after a write another process knows of it.
 """
 
@@ -16,6 +16,7 @@ from time import perf_counter_ns
 
 import redis.asyncio
 
+from bench.timing import Timed
 from paceline.cache.entry import PLAIN
 from paceline.cache.redis.record import pack
 from paceline.cache.redis.tier import RedisTier
@@ -32,6 +33,14 @@ _WRITES = 400
 _HOUR_NS = 3_600_000_000_000
 _VALUE = encode({"stdout": "x" * 700, "exit_code": 0, "lines": list(range(30))})
 _KEYS = [bytes([number]) * 32 for number in range(32)]
+_PAIRS = (
+    ("client get", "raw socket GET"),
+    ("tier get", "client get"),
+    ("tier put", "client set"),
+    ("tier 32", "client 32"),
+    ("tier 32", "client MGET 32"),
+)
+"""What is timed, and what right before it."""
 
 _LISTENER = """
 import asyncio, sys, time
@@ -54,7 +63,7 @@ asyncio.run(main())
 
 
 def run(rounds: int = ROUNDS) -> dict[str, object]:
-    """Microseconds an operation (minimum over the rounds), ratios, and the delay of pushes."""
+    """Nanoseconds an operation in each round, ratios, and the delay of pushes in microseconds."""
     with RedisServer() as server:
         return asyncio.run(_run(server, rounds))
 
@@ -71,30 +80,27 @@ async def _run(server: RedisServer, rounds: int) -> dict[str, object]:
         for key in _KEYS:
             await tier.put(key, _VALUE, _HOUR_NS)
             await client.set(key, record)
-        times: dict[str, float] = {}
+        works = _works(raw, client, tier)
+        times: dict[str, list[tuple[float, float]]] = {}
         for turn in range(rounds + 1):
-            for name, work in _cases(raw, client, tier):
-                elapsed = await _time(work)
+            for ours, limit in _PAIRS:
+                limit_ns, ns = await _time(works[limit]), await _time(works[ours])
                 if turn:
-                    times[name] = min(times.get(name, elapsed), elapsed)
+                    times.setdefault(f"{ours} beside {limit}", []).append((ns, limit_ns))
         delays = await _delays(server, tier)
     raw.close()
+    timed = {name: Timed.of(pairs) for name, pairs in times.items()}
     return {
         "rounds": rounds,
-        "us": times,
-        "ratio": {
-            "tier get / client get": times["tier get"] / times["client get"],
-            "tier put / client set": times["tier put"] / times["client set"],
-            "tier 32 at once / client 32 at once": times["tier 32"] / times["client 32"],
-            "tier 32 at once / client MGET": times["tier 32"] / times["client MGET 32"],
-        },
+        "ns": timed,
+        "ratio": {name: each.ratio for name, each in timed.items()},
         "invalidation_us": delays,
     }
 
 
-def _cases(
+def _works(
     raw: socket.socket, client: redis.asyncio.Redis, tier: RedisTier
-) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
+) -> dict[str, Callable[[], Awaitable[object]]]:
     key = _KEYS[0]
     command = b"*2\r\n$3\r\nGET\r\n$32\r\n" + key + b"\r\n"
 
@@ -105,16 +111,16 @@ def _cases(
     async def at_once(get: Callable[[bytes], Awaitable[object]]) -> None:
         await asyncio.gather(*[get(key) for key in _KEYS])
 
-    return [
-        ("raw socket GET", read_raw),
-        ("client get", lambda: client.get(key)),
-        ("tier get", lambda: tier.get(key)),
-        ("client set", lambda: client.set(key, _VALUE, px=3_600_000)),
-        ("tier put", lambda: tier.put(key, _VALUE, _HOUR_NS)),
-        ("client MGET 32", lambda: client.mget(_KEYS)),
-        ("client 32", lambda: at_once(client.get)),
-        ("tier 32", lambda: at_once(tier.get)),
-    ]
+    return {
+        "raw socket GET": read_raw,
+        "client get": lambda: client.get(key),
+        "tier get": lambda: tier.get(key),
+        "client set": lambda: client.set(key, _VALUE, px=3_600_000),
+        "tier put": lambda: tier.put(key, _VALUE, _HOUR_NS),
+        "client MGET 32": lambda: client.mget(_KEYS),
+        "client 32": lambda: at_once(client.get),
+        "tier 32": lambda: at_once(tier.get),
+    }
 
 
 async def _time(work: Callable[[], Awaitable[object]]) -> float:
@@ -125,7 +131,7 @@ async def _time(work: Callable[[], Awaitable[object]]) -> float:
         await work()
     elapsed = perf_counter_ns() - start
     gc.enable()
-    return elapsed / _TURNS / 1e3
+    return elapsed / _TURNS
 
 
 async def _delays(server: RedisServer, tier: RedisTier) -> dict[str, float]:

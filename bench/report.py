@@ -14,6 +14,7 @@ import msgspec
 from bench import verdicts
 from bench.decorators import ASYNC_LIMIT, OURS, SCOPED, SYNC_LIMIT, Cost, Figures
 from bench.generations import FEW, MANY
+from bench.timing import LIMIT, Timed
 from bench.verdicts import (
     AWAIT_NS,
     LRU_NS,
@@ -21,6 +22,7 @@ from bench.verdicts import (
     Results,
     Section,
     Table,
+    against,
     at_least,
     at_most,
     beside,
@@ -65,41 +67,40 @@ def sections(results: Results, *, only_run: bool = False) -> list[Section]:
 def _cached_call(title: str, data: Any) -> Section:
     figures = msgspec.convert(data, Figures)
     sync, other, raw = figures.sync, figures.asynchronous, figures.raw
-    lru = ("lru_cache", _least(sync[SYNC_LIMIT].hit))
-    noop = ("await no-op", _least(other[ASYNC_LIMIT].hit))
-    find = ("dict.get", raw["limit: dict.get"][0])
-    ours, scoped = sync[OURS], sync[SCOPED]
+    lru, noop, find = "lru_cache", "await no-op", "dict.get"
+    ours = sync[OURS]
     bars = [
-        beside("sync hit: TTL, statistics, tags", _least(ours.hit), lru, 3.5),
-        beside("sync hit: TTL, statistics, tags, scope", _least(scoped.hit), lru, 3.5),
-        beside("async hit: TTL, statistics, tags", _least(other[OURS].hit), noop, 5),
-        beside("async hit: TTL, statistics, tags, scope", _least(other[SCOPED].hit), noop, 5),
+        beside("sync hit: TTL, statistics, tags", _timed(ours.hit), lru, 3.5),
+        beside("sync hit: TTL, statistics, tags, scope", _timed(sync[SCOPED].hit), lru, 3.5),
+        beside("async hit: TTL, statistics, tags", _timed(other[OURS].hit), noop, 5),
+        beside("async hit: TTL, statistics, tags, scope", _timed(other[SCOPED].hit), noop, 5),
         beside(
             "async miss and put, cancel-safe",
-            _least(other[OURS].miss), noop, 10_000 / AWAIT_NS, "10 us there",
+            _timed(other[OURS].miss), noop, 10_000 / AWAIT_NS, "10 us there",
         ),
         at_most("overhead of an entry, with a TTL", sync["paceline, without tags"].traced or 0, 200, in_bytes),
         at_most("overhead of an entry, with a TTL and a tag", ours.traced or 0, 200, in_bytes),
-        beside("LRUCache.get", raw["LRUCache.get"][0], find, 6.5),
+        beside("LRUCache.get", raw["LRUCache.get"], find, 6.5),
         beside(
             "LRUCache.put in a full cache",
-            raw["LRUCache.put, full"][0], find, 2_000 / _DICT_NS, "2 us there",
+            raw["LRUCache.put, full"], find, 2_000 / _DICT_NS, "2 us there",
         ),
     ]  # fmt: skip
     if "cachebox" in sync:
-        peer = ("cachebox.cached", _least(sync["cachebox"].hit))
+        peer = ("cachebox.cached", _timed(sync["cachebox"].hit))
         bars.append(
-            beside("sync hit beside the fastest that waits for others", _least(ours.hit), peer, 1)
+            against("sync hit beside the fastest that waits for others", _timed(ours.hit), peer, 1)
         )
+    lru_ns, noop_ns = _timed(sync[SYNC_LIMIT].hit).median, _timed(other[ASYNC_LIMIT].hit).median
     notes = [
         (
-            f"This machine: `lru_cache` {time(lru[1])}, {lru[1] / LRU_NS:.1f} times the 50 ns of the "
-            f"machine of the bars; `await` of a no-op {time(noop[1])}, {noop[1] / AWAIT_NS:.1f} times "
+            f"This machine: `lru_cache` {time(lru_ns)}, {lru_ns / LRU_NS:.1f} times the 50 ns of the "
+            f"machine of the bars; `await` of a no-op {time(noop_ns)}, {noop_ns / AWAIT_NS:.1f} times "
             "its 57."
         ),
         (
-            f"{figures.rounds} rounds, each candidate once a round in shuffled order. Nanoseconds: "
-            "minimum (median). Ratios are of minima. Hits are of 10,000 resident texts at random; "
+            f"{figures.rounds} rounds, each candidate once a round in shuffled order, right after the "
+            "limit. Nanoseconds. Hits are of 10,000 resident texts at random; "
             "misses of new texts with 1,000 kept, by what evicts. Peers are set up with a lifetime "
             "where they have one."
         ),
@@ -110,35 +111,36 @@ def _cached_call(title: str, data: Any) -> Section:
         *(f"Failed: {name}: {why}" for name, why in figures.failed.items()),
     ]
     tables = [
-        _costs("sync", sync, _least(sync[SYNC_LIMIT].hit), "x lru_cache"),
-        _costs("async", other, _least(other[ASYNC_LIMIT].hit), "x await"),
+        _costs("sync", sync, "x lru_cache"),
+        _costs("async", other, "x await"),
     ]
     return Section(title, bars, tables, notes)
 
 
-def _least(times: list[float] | None) -> float:
-    return times[0] if times else float("nan")
+def _timed(timed: Timed | None) -> Timed:
+    """What was timed; no number, which meets no bar, if it was not."""
+    return timed or Timed([float("nan")], [float("nan")])
 
 
-def _costs(kind: str, costs: dict[str, Cost], limit: float, ratio: str) -> Table:
+def _costs(kind: str, costs: dict[str, Cost], ratio: str) -> Table:
     """By hit, the quickest first, the limits among them."""
 
-    def cell(times: list[float] | None) -> str:
-        return f"{times[0]:,.0f} ({times[1]:,.0f})" if times else ""
+    def cell(timed: Timed | None) -> str:
+        return f"{timed.median:,.0f}" if timed is not None else ""
 
     columns = [f"{kind} decorator", "hit", ratio, "one key", "4 threads", "miss and put", "bytes"]
     rows = [
         [
             name,
             cell(cost.hit),
-            f"{_least(cost.hit) / limit:.1f}",
+            f"{_timed(cost.hit).ratio:.1f}",
             cell(cost.one_key),
             cell(cost.threads),
             cell(cost.miss),
             "" if cost.grown is None else f"{cost.grown:,.0f}"
             + ("" if cost.traced is None else f" ({cost.traced:,.0f})"),
         ]
-        for name, cost in sorted(costs.items(), key=lambda item: _least(item[1].hit))
+        for name, cost in sorted(costs.items(), key=lambda item: _timed(item[1].hit).ratio)
     ]  # fmt: skip
     if kind == "async":
         columns.remove("4 threads")
@@ -185,13 +187,21 @@ def _failures(failed: Mapping[str, str]) -> str:
 
 
 def _call_path(title: str, data: Any) -> Section:
-    noop = ("await no-op", data["await_ns"])
-    plain, recorded = 1e3 * data["hit_us"], 1e3 * data["hit_with_history_us"]
+    ns, noop = _times(data), "await no-op"
     bars = [
-        beside("hot hit, `Runtime.run`", plain, noop, 5_000 / AWAIT_NS, "5 us there"),
-        beside("the same with history on", recorded, noop, 10_000 / AWAIT_NS, "10 us there"),
-    ]
-    return Section(title, bars, notes=["Ours are medians of a call, the least of the rounds."])
+        beside("hot hit, `Runtime.run`", ns["hit"], noop, 5_000 / AWAIT_NS, "5 us there"),
+        beside(
+            "the same with history on",
+            ns["hit with history"], noop, 10_000 / AWAIT_NS, "10 us there",
+        ),
+    ]  # fmt: skip
+    notes = [f"{data['rounds']} rounds; what a round came to is the median of its calls."]
+    return Section(title, bars, notes=notes)
+
+
+def _times(data: Any) -> dict[str, Timed]:
+    """What a benchmark timed, by name."""
+    return msgspec.convert(data["ns"], dict[str, Timed])
 
 
 def _sharing(title: str, data: Any) -> Section:
@@ -267,47 +277,47 @@ def _hit_ratio(title: str, data: Any) -> Section:
 
 
 def _disk(title: str, data: Any) -> Section:
-    ns, warm = data["ns"], data["warm_start_s"]
-    read = ("bare SQLite read", ns["limit: read"])
-    known = ("bare SQLite write", ns["limit: write, known key"])
-    fresh = ("bare SQLite write", ns["limit: write, new key"])
-    each = 1e9 * warm["rows, decoded"] / 100_000
+    ns, read, write = _times(data), "bare SQLite read", "bare SQLite write"
     put = 8 / _WRITE_US
     bars = [
         beside("get, decoded", ns["get, decoded"], read, 6.5 / _READ_US, "6.5 us there"),
         beside(
-            "put of a known key, written", ns["put, known key, written"], known, put, "8 us there"
+            "put of a known key, written", ns["put, known key, written"], write, put, "8 us there"
         ),
-        beside("put of a new key, written", ns["put, new key, written"], fresh, put, "8 us there"),
-        beside("warm start, an entry", each, read, 10 / _READ_US, "100,000 in 1 s there"),
-    ]
-    rows = [[name, time(took)] for name, took in ns.items()]
-    rows += [[f"warm start, 100,000 {name}", f"{took:.2f} s"] for name, took in warm.items()]
+        beside("put of a new key, written", ns["put, new key, written"], write, put, "8 us there"),
+        beside(
+            "warm start, an entry",
+            ns["warm start, rows, decoded"], read, 10 / _READ_US, "100,000 in 1 s there",
+        ),
+    ]  # fmt: skip
+    rows = [[name, time(timed.median), f"{timed.ratio:.2f}"] for name, timed in ns.items()]
     notes = ["Reads are made on the event loop; puts are timed until they are in the file."]
-    return Section(title, bars, [Table(["operation, 843 bytes", "takes"], rows)], notes)
+    return Section(title, bars, [Table(["operation, 843 bytes", "takes", "x limit"], rows)], notes)
 
 
 def _redis(title: str, data: Any) -> Section:
-    us, delay = data["us"], data["invalidation_us"]
-    client = ("the client's GET", 1e3 * us["client get"])
-    one = ("one MGET of the client", 1e3 * us["client MGET 32"])
+    ns, delay = _times(data), data["invalidation_us"]
     bars = [
-        beside("cold hit", 1e3 * us["tier get"], client, 1.15),
-        beside("32 reads at once", 1e3 * us["tier 32"], one, 200 / _MGET_US, "200 us there"),
+        beside("cold hit", ns["tier get beside client get"], "the client's GET", 1.15),
+        beside(
+            "32 reads at once",
+            ns["tier 32 beside client MGET 32"], "one MGET of the client", 200 / _MGET_US, "200 us there",
+        ),
         at_most("a removal seen by another process, p99", 1e3 * delay["p99"], 1e6, time),
-    ]
-    rows = [[name, time(1e3 * took)] for name, took in us.items()]
+    ]  # fmt: skip
+    rows = [[name, time(timed.median), f"{timed.ratio:.2f}"] for name, timed in ns.items()]
     rows += [
-        [f"a removal seen by another process, {name}", time(1e3 * delay[name])]
+        [f"a removal seen by another process, {name}", time(1e3 * delay[name]), ""]
         for name in ("min", "p50", "p99")
     ]
     notes = ["The last bar is absolute; it is judged as it is, on a machine that others load."]
-    return Section(title, bars, [Table(["operation", "takes"], rows)], notes)
+    return Section(
+        title, bars, [Table(["operation beside its limit", "takes", "x limit"], rows)], notes
+    )
 
 
 def _generations(title: str, data: Any) -> Section:
-    few = (FEW, data["ns"][FEW])
-    bars = [beside(MANY, data["ns"][MANY], few, 2, "O(1)")]
+    bars = [beside(MANY, _times(data)[MANY], FEW.removeprefix(LIMIT), 2, "O(1)")]
     notes = ["A thousand times as many may cost twice as much: memory is not all equally near."]
     return Section(title, bars, notes=notes)
 

@@ -2,7 +2,7 @@
 
 A bar that was given in nanoseconds was set on a machine where a hit of `functools.lru_cache`
 takes 50 ns and `await` of a no-op 57. It is judged as a multiple of the limit that it was set
-beside, against the ratio of ours to the same limit in the same run.
+beside, against the ratio of ours to the same limit: see `bench.timing.Timed`.
 """
 
 import os
@@ -14,9 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
+from bench.timing import Timed
+
 __all__ = [
     "AWAIT_NS",
     "BAR_COLUMNS",
+    "JUDGED",
     "LRU_NS",
     "MET",
     "MISSED",
@@ -24,6 +27,7 @@ __all__ = [
     "Results",
     "Section",
     "Table",
+    "against",
     "at_least",
     "at_most",
     "beside",
@@ -43,6 +47,12 @@ MET: Final = "met"
 MISSED: Final = "**missed**"
 LRU_NS: Final = 50.0  # of the machine that the bars were set on
 AWAIT_NS: Final = 57.0
+JUDGED: Final = (
+    "A ratio is the median over the rounds of the ratio within a round, in which ours and its limit"
+    " were timed one right after the other; times are medians too, so that they may not divide to"
+    " it exactly."
+)
+"""How ratios are made, in words for a report."""
 
 Results = Mapping[str, Any]
 """What the benchmarks returned, by name; {"error": why} of one that failed."""
@@ -86,12 +96,22 @@ class Section(msgspec.Struct, frozen=True):
 # --- verdicts
 
 
-def beside(what: str, ours: float, limit: tuple[str, float], most: float, bar: str = "") -> Bar:
-    """Judged by the ratio of two times of one run, in nanoseconds: at most `most`."""
-    name, least = limit
-    ratio = ours / least
+def beside(what: str, ours: Timed, limit: str, most: float, bar: str = "") -> Bar:
+    """Judged by the ratio to the limit that it was timed beside: at most `most`."""
     said = f"{most:.3g} times" + (f" ({bar})" if bar else "")
-    return Bar(what, time(ours), f"{name} {time(least)}", f"{ratio:.2f}", said, ratio <= most)
+    return Bar(
+        what, time(ours.median), f"{limit} {time(ours.limit)}", f"{ours.ratio:.2f}", said,
+        ours.ratio <= most,
+    )  # fmt: skip
+
+
+def against(what: str, ours: Timed, peer: tuple[str, Timed], most: float) -> Bar:
+    """Judged by the ratio of two that were timed beside one limit, each as a multiple of it in
+    that round: at most `most`."""
+    name, theirs = peer
+    ratio = Timed(ours.ratios, theirs.ratios).ratio
+    limit = f"{name} {time(theirs.median)}"
+    return Bar(what, time(ours.median), limit, f"{ratio:.2f}", f"{most:.3g} times", ratio <= most)
 
 
 def at_most(what: str, ours: float, most: float, show: Callable[[float], str]) -> Bar:
@@ -162,6 +182,7 @@ def markdown(title: str, parts: list[Section], command: str, day: date, data: st
         "",
         "A bar in nanoseconds was set on a machine where a hit of `lru_cache` takes 50 ns and",
         "`await` of a no-op 57: it is judged as a multiple of its limit, by the ratio in this run.",
+        JUDGED,
     ]
     for part in parts:
         lines += ["", f"## {part.title}"]

@@ -10,10 +10,13 @@ import pytest
 
 from bench import __main__ as command
 from bench.difference import Change, as_table, changes, ratios
+from bench.timing import Timed
 from bench.verdicts import Section, at_most, beside
 
 PARTS = [
-    Section("A call", [beside("hit", 350.0, ("lru", 100.0), 4), at_most("bytes", 9, 10, str)]),
+    Section(
+        "A call", [beside("hit", Timed([350.0], [100.0]), "lru", 4), at_most("bytes", 9, 10, str)]
+    ),
     Section("Not measured", notes=["why"]),
 ]
 

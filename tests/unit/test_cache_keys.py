@@ -303,6 +303,8 @@ _CHANGES: list[dict[str, Any]] = [
     {"scope": Scope(ScopeLevel.SESSION, None, "a", None)},
     {"scope": Scope(ScopeLevel.SESSION)},
     {"scope": Scope(ScopeLevel.SESSION, None, "None", None)},
+    {"plan": Plan(Effect.read("a"))},
+    {"plan": Plan(Effect.read("b"))},
 ]
 
 

@@ -629,7 +629,7 @@ def test_what_was_computed_before_a_removal_is_not_stored() -> None:
 
 
 def test_the_order_of_use_survives_threads_and_floods() -> None:
-    """The policy learns of hits in their order, of the last 4,096 between two stores."""
+    """The policy learns of hits in their order, of the last 1,024 between two stores."""
     tier = MemoryTier[int, int](3, clock=VirtualClock())
     for key in range(3):
         tier.put(key, key, _S)

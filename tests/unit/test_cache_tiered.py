@@ -97,6 +97,11 @@ class _Process:
     def get(self, type_: Any = None) -> Any:
         return self.cache.get(_KEY, type_)
 
+    def found(self) -> tuple[Any, Source]:
+        """What is found, and where."""
+        hit = self.get()
+        return hit.value, hit.source
+
     def close(self) -> None:
         if self.disk is not None:
             self.disk.close()
@@ -147,7 +152,7 @@ def _promotes_with_the_lifetime_that_is_left(first: _Process, second: _Process) 
     first.clock.advance(60)
     assert second.get().source is Source.WARM
     first.clock.advance(40 - 1e-9)
-    assert second.get()[:2] == ("value", Source.HOT)
+    assert second.found() == ("value", Source.HOT)
     first.clock.advance(1e-9)
     assert first.get() is None
     assert second.get() is None
@@ -189,7 +194,7 @@ def test_what_memory_lets_go_the_file_still_has(tmp_path: Path, clock: VirtualCl
     process = _Process(tmp_path / "cache.db", clock, entries=1)
     process.put("value")
     process.cache.put(b"o" * 32, "other")
-    assert process.get()[:2] == ("value", Source.WARM)
+    assert process.found() == ("value", Source.WARM)
     process.close()
 
 
@@ -411,7 +416,8 @@ def test_a_second_process_hits(tmp_path: Path) -> None:
         "disk = DiskTier(pathlib.Path(sys.argv[1]), clock=clock, max_bytes=4_000_000,"
         " on_trouble=print)\n"
         "cache = ResultCache(MemoryTier(10, clock=clock), disk, clock=clock)\n"
-        "print(*(cache.get(b'k' * 32) or ['nothing'])[:2])\n"
+        "hit = cache.get(b'k' * 32)\n"
+        "print(*(['nothing'] if hit is None else [hit.value, hit.source]))\n"
         "cache.put(b'k' * 32, {'answer': (42,)})\n"
         "disk.close()\n"
     )

@@ -323,6 +323,40 @@ def test_closing_drains_then_cancels() -> None:
     run_virtual(main())
 
 
+def test_closing_ends_with_the_last_call() -> None:
+    """Closing waits for the calls in flight, for those too that they make meanwhile, and no longer."""
+
+    async def main() -> None:
+        settings = load(
+            overrides={
+                "agents": {"watch": False},
+                "hostexec": {"mode": "off"},
+                "run": {"drain_s": 50},
+            }
+        )
+        runtime = Runtime(settings, agents=[], persist=False, environ={}, clock=VirtualClock())
+        async with runtime:
+
+            @runtime.agent()
+            async def sleeper(query: str) -> str:
+                await asyncio.sleep(float(query))
+                return "done"
+
+            @runtime.agent()
+            async def caller(query: str) -> object:
+                await asyncio.sleep(1)
+                return (await runtime.run("sleeper", query)).unwrap()
+
+            assert (await runtime.run("sleeper", "0")).value == "done"
+            wanted = [("sleeper", "2"), ("caller", "7")]
+            calls = [asyncio.create_task(runtime.run(*each)) for each in wanted]
+            await asyncio.sleep(0.5)
+        assert [(await call).value for call in calls] == ["done", "done"]
+        assert 8 <= asyncio.get_running_loop().time() < 9
+
+    run_virtual(main())
+
+
 async def test_leaving_with_an_error_does_not_wait(make: Callable[..., Runtime]) -> None:
     """When the block ends with an exception, calls in flight are cancelled at once."""
     started = asyncio.Event()

@@ -83,14 +83,14 @@ class Generations:
     def read(self, tags: Iterable[str]) -> bytes:
         """The stamps of these tags, in their order; empty for no tags."""
         slots = self._slots
-        return b"".join([slots[(at := _offset(tag)) : at + STAMP] for tag in tags])
+        return b"".join([slots[place] for place in _places(tuple(tags))])
 
     def bump(self, tags: Iterable[str]) -> None:
         """Invalidates every result that was read under one of these tags."""
         self.check()  # a write is to reach the file that others read
         with self._locked():
             for tag in tags:
-                self._write(_offset(tag), self._random_bytes(STAMP), _AS_WRITTEN)
+                self._write(_place(_slot(tag)), self._random_bytes(STAMP), _AS_WRITTEN)
         if self._on_bump is not None:
             self._on_bump()
 
@@ -236,9 +236,14 @@ class Generations:
         return None
 
 
-@functools.lru_cache(maxsize=8_192)
-def _offset(tag: str) -> int:
-    return _place(zlib.crc32(tag.encode("utf-8", "surrogatepass")) % SLOTS)
+@functools.lru_cache(maxsize=4_096)
+def _places(tags: tuple[str, ...]) -> tuple[slice, ...]:
+    """Where the stamps of these tags stand."""
+    return tuple([slice(at := _place(_slot(tag)), at + STAMP) for tag in tags])
+
+
+def _slot(tag: str) -> int:
+    return zlib.crc32(tag.encode("utf-8", "surrogatepass")) % SLOTS
 
 
 def _place(slot: int) -> int:

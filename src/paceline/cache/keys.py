@@ -73,19 +73,8 @@ class CallKeys:
         query = arguments.get("query")
         if len(arguments) != 1 or type(query) is not str or len(query) > _LONG:
             return call_key(call, version, world)
-        scope = call.scope
-        quick = (
-            call.name,
-            query,
-            world,
-            version,
-            call.plan.effect.tags,
-            call.kind,
-            scope.level,
-            scope.tenant,
-            scope.user,
-            scope.session,
-        )
+        tags = call.plan.effect.tags
+        quick = (call.name, query, world, version, tags, call.kind, call.scope)
         key = self._known.get(quick)
         if key is None:
             key = call_key(call, version, world)

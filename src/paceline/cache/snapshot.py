@@ -28,7 +28,8 @@ class Form(enum.Enum):
     RAISED = enum.auto()
 
 
-_SHARED = Form.SHARED  # asking an enum for a member takes a tenth of a microsecond
+# Asking an enum for a member takes longer than looking a result up.
+_SHARED, _ENCODED, _COPIED = Form.SHARED, Form.ENCODED, Form.COPIED
 
 
 def hold(value: object, type_: Any = None) -> tuple[Form, Any]:
@@ -40,14 +41,14 @@ def hold(value: object, type_: Any = None) -> tuple[Form, Any]:
     if _shareable(value):
         return _SHARED, value
     try:
-        return Form.ENCODED, _encoded(value, type_)
+        return _ENCODED, _encoded(value, type_)
     except CodecError:
-        return Form.COPIED, _copied(value)
+        return _COPIED, _copied(value)
 
 
 def hold_copy(value: object) -> tuple[Form, Any]:
     """As `hold`, but by copying whatever can be changed."""
-    return (Form.SHARED, value) if _shareable(value) else (Form.COPIED, _copied(value))
+    return (_SHARED, value) if _shareable(value) else (_COPIED, _copied(value))
 
 
 def freeze(value: object) -> tuple[Form, Any]:
@@ -56,7 +57,7 @@ def freeze(value: object) -> tuple[Form, Any]:
     A list becomes a tuple, a dict a read-only mapping, a set a frozenset, a bytearray bytes.
     """
     try:
-        return Form.SHARED, _frozen(value)
+        return _SHARED, _frozen(value)
     except _UnfreezableError:
         return hold(value)
 
@@ -66,11 +67,11 @@ def thaw(form: Form, held: Any, type_: Any = None) -> Any:
 
     Raises CodecError if the value is not of that type any more.
     """
-    if form is Form.SHARED:
+    if form is _SHARED:
         return held
-    if form is Form.ENCODED:
+    if form is _ENCODED:
         return decode(held, type_)
-    if form is Form.COPIED:
+    if form is _COPIED:
         return _copied(held)
     raise again(held)
 
@@ -93,7 +94,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     @classmethod
     def of_payload(cls, payload: bytes, value: object) -> Self:
         """The snapshot of a value that was just decoded from its stored bytes."""
-        return cls(Form.SHARED, value) if _shareable(value) else cls(Form.ENCODED, payload)
+        return cls(_SHARED, value) if _shareable(value) else cls(_ENCODED, payload)
 
     def thaw(self, type_: Any = None) -> Any:
         """The value, the caller's own. Raises CodecError if it is not of that type any more."""
@@ -101,9 +102,9 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def payload(self, type_: Any = None) -> bytes | None:
         """The bytes to store in a lower tier; None if the value has none."""
-        if self.form is Form.ENCODED:
+        if self.form is _ENCODED:
             return bytes(self.held)
-        if self.form is Form.COPIED:
+        if self.form is _COPIED:
             return None
         try:
             return _encoded(self.held, type_)

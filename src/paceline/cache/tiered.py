@@ -20,7 +20,7 @@ from paceline.cache.entry import PLAIN, About, Entry
 from paceline.cache.memory.tier import NEVER_NS, MemoryTier, lifetime_ns
 from paceline.cache.sending import Sending
 from paceline.cache.shared import Found, SharedTier
-from paceline.cache.snapshot import Form, Snapshot
+from paceline.cache.snapshot import Form, Snapshot, thaw
 from paceline.cache.statistics import Totals
 from paceline.call import Scope, Source
 from paceline.clock import Clock
@@ -30,6 +30,7 @@ from paceline.errors import CodecError
 __all__ = ["Freshness", "Hit", "Kept", "ResultCache", "scope_text"]
 
 _log = logging.getLogger("paceline")
+_HOT: Final = Source.HOT  # asking an enum for a member takes longer than looking a result up
 _SUMMARY: Final = 120
 _LONG: Final = 4_000  # cut before it is read, so that no secret is cut in two where it shows
 _NEWER_NS: Final = 100_000_000
@@ -38,7 +39,7 @@ _LONGEST_GRACE_NS: Final = NEVER_NS // 4
 """36 years, so that it can be taken off again from the sum of it and a lifetime."""
 
 
-class Hit(NamedTuple):
+class Hit(msgspec.Struct, frozen=True, gc=False):
     """A result that was found, the caller's own, and the tier it was found in.
 
     `aging`: it is served, but is to be computed anew. `cost_ns` and `cost_usd` are what
@@ -48,8 +49,8 @@ class Hit(NamedTuple):
     value: Any
     source: Source
     cost_ns: int = 0
-    aging: bool = False
     cost_usd: float = 0.0
+    aging: bool = False
 
 
 class Kept(NamedTuple):
@@ -140,10 +141,11 @@ class ResultCache:
         try:
             entry = self._memory.get(key)
             if entry is not None:
-                about = entry.terms.about if entry.terms is not None else PLAIN
-                value = entry.value.thaw(result_type)
+                terms, snapshot = entry.terms, entry.value
+                about = PLAIN if terms is None else terms.about
+                value = thaw(snapshot.form, snapshot.held, result_type)
                 self.totals.hot_hits += 1
-                return self._counted(_hit(value, Source.HOT, about), about)
+                return self._counted(Hit(value, _HOT, about.cost_ns, about.cost_usd))
             hit = self._get_aging(key, result_type) or self._get_warm(key, result_type, scope)
         except CodecError as exc:
             _log.info("a stored result is dropped: %s", exc)
@@ -167,7 +169,7 @@ class ResultCache:
         self.totals.warm_hits += not hot
         self.totals.stale += 1
         self.totals.misses -= 1  # as which it was counted before it was computed
-        return self._counted(_hit(value, Source.STALE, about), about)
+        return self._counted(_hit(value, Source.STALE, about))
 
     def _rescued(
         self, key: bytes, result_type: Any, scope: Scope | None
@@ -316,8 +318,7 @@ class ResultCache:
         self.totals.hot_hits += 1
         source = Source.HOT if now_ns < terms.expires_ns else Source.STALE
         self.totals.stale += source is Source.STALE
-        hit = _hit(value, source, terms.about, aging=self._memory.due(entry))
-        return self._counted(hit, terms.about)
+        return self._counted(_hit(value, source, terms.about, aging=self._memory.due(entry)))
 
     def _is_newer_below(self, key: bytes) -> bool:
         """Whether another process has computed a result anew."""
@@ -335,9 +336,9 @@ class ResultCache:
         self.totals.warm_hits += 1
         if fresh_ns <= 0:
             self.totals.stale += 1
-            return self._counted(_hit(value, Source.STALE, about, aging=True), about)
+            return self._counted(_hit(value, Source.STALE, about, aging=True))
         self._keep(key, Snapshot.of_payload(found.value, value), fresh_ns, about)
-        return self._counted(_hit(value, Source.WARM, about), about)
+        return self._counted(_hit(value, Source.WARM, about))
 
     def _look_below(self, wanted: _Wanted) -> Kept | None:
         """The fresh result that another process may have stored meanwhile."""
@@ -363,7 +364,7 @@ class ResultCache:
             self.totals.warm_hits += source is Source.WARM
             self.totals.cold_hits += source is Source.COLD
             self.totals.misses -= 1
-            self._counted(kept.hit, found.about)
+            self._counted(kept.hit)
         if self._is_outdated(since, wanted.key, found.about):
             return None if wanted.newer_ns else kept
         self._keep(wanted.key, kept.snapshot, _fresh_ns(found), found.about)
@@ -428,14 +429,15 @@ class ResultCache:
         if left_ns > 0:
             self._disk.put(entry.key, snapshot.held, left_ns, terms.about)
 
-    def _counted(self, hit: Hit, about: About) -> Hit:
-        self.totals.saved_ns += about.cost_ns
-        self.totals.saved_usd += about.cost_usd
+    def _counted(self, hit: Hit) -> Hit:
+        totals = self.totals
+        totals.saved_ns += hit.cost_ns
+        totals.saved_usd += hit.cost_usd
         return hit
 
 
 def _hit(value: object, source: Source, about: About, *, aging: bool = False) -> Hit:
-    return Hit(value, source, about.cost_ns, aging, about.cost_usd)
+    return Hit(value, source, about.cost_ns, about.cost_usd, aging)
 
 
 def scope_text(scope: Scope) -> str:

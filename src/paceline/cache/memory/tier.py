@@ -29,7 +29,7 @@ V = TypeVar("V")
 NEVER_NS: Final = 2**62
 """A lifetime of 146 years, in nanoseconds: for ever. Added to any clock it fits 63 bits."""
 
-_TOUCHES: Final = 4096
+_TOUCHES: Final = 1024
 _LEADS: Final = 12  # of which an exponential draw is larger once in 160,000
 _SHARE_OF_ONE: Final = 8
 _TRIES: Final = 64
@@ -70,7 +70,7 @@ class MemoryTier(Generic[K, V]):
 
     Safe to use from several threads and event loops. A hit takes no lock: it looks up, compares
     the time, counts, and notes the use in a bounded list, which the next store hands to the
-    policy in order. So the order of eviction is exact unless more than 4,096 hits lie between two
+    policy in order. So the order of eviction is exact unless more than 1,024 hits lie between two
     stores; then it lacks the earliest. An entry that leaves gets a `fresh_ns` of 0: who still has
     it in hand sees a miss.
     """
