@@ -7,7 +7,7 @@ Pure: it only counts and looks at the clock; whoever calls it does the asking. :
                                       +---(a probe fails)--+
 
 Each wait is twice the one before, up to a limit, unless the breaker had been closed for as long
-as the longest wait: what answers for a moment only is asked less and less.
+as the longest wait, or a minute: what answers for a moment only is asked less and less.
 """
 
 import random
@@ -19,6 +19,7 @@ from paceline.clock import Clock
 __all__ = ["Breaker", "BreakerState"]
 
 _NS: Final = 1_000_000_000
+_TRUSTED_AFTER_S: Final = 60.0
 
 
 class BreakerState(StrEnum):
@@ -62,6 +63,7 @@ class Breaker:
         self._probes = probes
         self._first_ns = round(wait_s * _NS)
         self._longest_ns = round(longest_wait_s * _NS)
+        self._trusted_ns = round(min(longest_wait_s, _TRUSTED_AFTER_S) * _NS)
         self._dice = dice
         self._state = BreakerState.CLOSED
         self._epoch = 1  # a new one for every state; it is the permit
@@ -77,6 +79,14 @@ class Breaker:
     def state(self) -> BreakerState:
         """As of the last call; an open breaker becomes half-open by being asked."""
         return self._state
+
+    @property
+    def admits(self) -> bool:
+        """Whether `admit` would give a permit now."""
+        if self._state is BreakerState.CLOSED:
+            return True
+        probing = self._state is BreakerState.HALF_OPEN and self._admitted < self._probes
+        return probing or self.remaining_ns() == 0
 
     def admit(self) -> int:
         """A permit for one call, or 0: do not call."""
@@ -140,7 +150,7 @@ class Breaker:
 
     def _open(self) -> None:
         now_ns = self._clock.monotonic_ns()
-        held = self._state is BreakerState.CLOSED and now_ns - self._since_ns >= self._longest_ns
+        held = self._state is BreakerState.CLOSED and now_ns - self._since_ns >= self._trusted_ns
         if held or not self._wait_ns:
             self._base_ns = self._first_ns
         else:

@@ -259,7 +259,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
     `tokens` and `cost_usd` are what its model calls used, as far as that is known: of `unpriced`
     of them nobody knows the price. `raw_usd` is the cost without discounts for cached tokens.
-    `saved_usd` is what a result that is served again had cost when it was made.
+    `saved_usd` is what a result that is served again had cost when it was made. `instead_of` is the
+    error in place of which a fallback answered.
     """
 
     call_id: str
@@ -279,6 +280,7 @@ class Outcome(msgspec.Struct, frozen=True):
     raw_usd: float | None = None
     unpriced: int = 0
     saved_usd: float | None = None
+    instead_of: PacelineError | None = None
 
     @property
     def ok(self) -> bool:

@@ -14,7 +14,7 @@
     │   ├── AgentError              the agent raised; its exception is the cause
     │   ├── CallTimeoutError        the deadline passed
     │   ├── CallCancelledError      the caller or the closing runtime cancelled
-    │   ├── OverloadedError         no capacity within the time allowed
+    │   ├── OverloadedError         nothing has capacity for it; `reason` says what is short
     │   └── BudgetExceededError     it would cost, and the money or tokens for it are used up
     ├── HostExecError               a host command was not run, or did not succeed
     │   ├── PolicyError             the policy file cannot be used
@@ -57,6 +57,7 @@ __all__ = [
     "PolicyError",
     "RuntimeClosedError",
     "SandboxError",
+    "Shortage",
     "StorageError",
     "UnkeyableError",
     "UnknownAgentError",
@@ -191,11 +192,51 @@ class CallCancelledError(CallError):
     advice = "Run it again if the result is still wanted."
 
 
+class Shortage(StrEnum):
+    """Why there is no capacity for a call."""
+
+    FULL = "full"
+    """All that could take it are at their limits."""
+    QUEUE_FULL = "queue_full"
+    """They are, and so is the queue before them."""
+    SHED = "shed"
+    """It waited in the queue and had to make place for what is more urgent."""
+    LATE = "late"
+    """Its deadline is before its turn can come."""
+    UNMATCHED = "unmatched"
+    """There are instances, and none can do what it needs."""
+    UNHEALTHY = "unhealthy"
+    """All instances that could take it are down, ejected, draining or trying to recover."""
+    CIRCUIT_OPEN = "circuit_open"
+    """What it calls failed too often and is left alone for a while."""
+    RATE_LIMIT = "rate_limit"
+    """The requests or tokens of this minute are used up."""
+    NO_CAPACITY = "no_capacity"
+    """The instances there are have a capacity of zero."""
+
+
 class OverloadedError(CallError):
-    """There was no free capacity in the time allowed."""
+    """Nothing has capacity for the call. `reason` says what is short; nothing was run.
+
+    `retry_after_s` is when trying again may make sense, where that is known.
+    """
 
     category = Category.EXHAUSTED
     advice = "Try again a little later, or raise the agent's MAX_CONCURRENCY."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: Shortage = Shortage.FULL,
+        next_step: str | None = None,
+        category: Category | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(
+            message, next_step=next_step, category=category, retry_after_s=retry_after_s
+        )
+        self.reason = reason
 
 
 class BudgetExceededError(CallError):

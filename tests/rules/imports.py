@@ -23,13 +23,14 @@ def _layer(parts: str, *, together: bool) -> Layer:
 
 LAYERS = (
     _layer(
-        "errors call tags clock codec config settings redaction database home breaker pricing usage",
+        "errors call tags clock codec config settings redaction database home breaker pricing usage "
+        "retry_after",
         together=True,
     ),
     _layer("cache metrics balance history predict", together=False),
-    _layer("agents hostexec models engine advise", together=False),
-    _layer("path state reporting", together=False),
-    _layer("results", together=False),
+    _layer("agents hostexec instances models engine advise", together=False),
+    _layer("path state reporting roster", together=False),
+    _layer("results fleets", together=False),
     _layer("runtime sync", together=True),
     _layer("paceline", together=False),  # the package's own table of contents
     _layer("server integrations cli testing __main__", together=True),

@@ -12,7 +12,16 @@ ROOT = Path(__file__).parents[2]
 Sources = Mapping[str, str]
 """Text of files by path from the root of the tree, with `/` between parts."""
 
-_MADE = {".git", ".venv", ".venv-peers", ".hypothesis", "__pycache__", "dist", "build"}
+_MADE = {
+    ".git",
+    ".venv",
+    ".venv-peers",
+    ".venv-peers-router",
+    ".hypothesis",
+    "__pycache__",
+    "dist",
+    "build",
+}
 
 
 def python(folder: str) -> dict[str, str]:

@@ -1,59 +1,118 @@
-"""Admission: so many at once, the rest in a queue by priority."""
+"""Admission: so many at once, the rest in a fair queue, by urgency and in time."""
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 
+from paceline.balance.queue import FairQueue
 from paceline.call import Priority
-from paceline.errors import OverloadedError
+from paceline.clock import Clock, SystemClock
+from paceline.errors import OverloadedError, Shortage
 
 __all__ = ["Gate", "Ticket", "enter_all"]
 
-_URGENT_FIRST: Final = tuple(sorted(Priority, reverse=True))
+_NS: Final = 1_000_000_000
+_NO_WEIGHTS: Final[Mapping[str, float]] = {}
+_SYSTEM: Final = SystemClock()
 
 
 @final
 class Ticket:
     """One caller in the queue, and every gate it needs a place in."""
 
-    __slots__ = ("gates", "priority", "turn")
+    __slots__ = ("deadline_ns", "gates", "priority", "tenant", "turn")
 
-    def __init__(self, gates: Sequence["Gate"], priority: Priority) -> None:
-        self.gates = gates
+    def __init__(
+        self,
+        gates: "Sequence[Gate]",
+        priority: Priority,
+        tenant: str = "",
+        deadline_ns: int | None = None,
+    ) -> None:
+        self.gates = tuple(gates)
         self.priority = priority
-        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.tenant = tenant
+        self.deadline_ns = deadline_ns
+        self.turn: asyncio.Future[OverloadedError | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        """None once it is admitted, else why it never will be."""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it has its places."""
+        return self.turn.done() and not self.turn.cancelled() and self.turn.result() is None
 
     def raise_to(self, priority: Priority) -> None:
         """Lets it wait among the more urgent ones from now on; it is not made less urgent."""
         if priority > self.priority and not self.turn.done():
-            for gate in self.gates:
-                gate.remove(self)
             self.priority = priority
             for gate in self.gates:
-                gate.add(self)
+                gate.queue.raise_to(self, priority, gate.clock.monotonic_ns())
+
+    def admit(self) -> None:
+        """Takes its places, all of which are there."""
+        for gate in self.gates:
+            gate.free -= 1
+            gate.queue.serve(self, gate.clock.monotonic_ns())
+        self.turn.set_result(None)
+
+    def refuse(self, error: OverloadedError) -> None:
+        """Ends its waiting, unless that has ended already."""
+        self.withdraw()
+        if not self.turn.done():
+            self.turn.set_result(error)
+
+    def start_timer(self) -> asyncio.TimerHandle | None:
+        """Has it refused at its deadline, if it has one."""
+        if self.deadline_ns is None:
+            return None
+        left_ns = self.deadline_ns - self.gates[0].clock.monotonic_ns()
+        loop = asyncio.get_running_loop()
+        return loop.call_later(left_ns / _NS, self._refuse_late)
+
+    def _refuse_late(self) -> None:
+        full = (gate for gate in self.gates if gate.free <= 0)
+        self.refuse(_late(next(full, self.gates[0])))
+
+    def withdraw(self) -> None:
+        """Leaves the queues, if it is in them."""
+        for gate in self.gates:
+            gate.queue.remove(self)
 
 
 @final
 class Gate:
     """Admits at most `capacity` callers at once; others wait, the most urgent first.
 
-    Equals are served in the order they came. A caller that leaves the queue (cancelled, or out
-    of time) takes nobody's place with it and leaves nothing behind. Used on one event loop.
+    Among equals every tenant gets its share, and those of one tenant are served in the order they
+    came; who has waited for long becomes more urgent (see `FairQueue`). Where more than `max_queue`
+    would wait, the least urgent is refused, be it the newcomer or one who waits. A caller that
+    leaves the queue (cancelled, or out of time) takes nobody's place with it and leaves nothing
+    behind. Used on one event loop.
     """
 
-    __slots__ = ("_queues", "capacity", "free", "max_queue", "name")
+    __slots__ = ("capacity", "clock", "free", "max_queue", "name", "queue")
 
-    def __init__(self, name: str, capacity: int, max_queue: int) -> None:
-        """`name` is how errors call what is guarded."""
+    def __init__(
+        self,
+        name: str,
+        capacity: int,
+        max_queue: int,
+        *,
+        clock: Clock = _SYSTEM,
+        ageing_s: float = 10.0,
+        weights: Mapping[str, float] = _NO_WEIGHTS,
+    ) -> None:
+        """`name` is how errors call what is guarded. `weights` are those of tenants, relative to
+        1 for all that are not named."""
         self.name = name
         self.capacity = capacity
         self.max_queue = max_queue
+        self.clock = clock
         self.free = capacity
         """Places left; below 0 for a while when the capacity was made smaller."""
-        self._queues: dict[Priority, OrderedDict[Ticket, None]] = {
-            priority: OrderedDict() for priority in _URGENT_FIRST
-        }
+        self.queue: FairQueue[Ticket] = FairQueue(ageing_s=ageing_s, weights=weights)
 
     @property
     def in_use(self) -> int:
@@ -63,12 +122,31 @@ class Gate:
     @property
     def waiting(self) -> int:
         """Callers in the queue, those included that wait for another gate with this one."""
-        return sum(map(len, self._queues.values()))
+        return len(self.queue)
 
-    async def enter(self, priority: Priority = Priority.NORMAL) -> None:
-        """Returns once admitted; the caller must `leave`. Raises OverloadedError at once when
-        the queue is full."""
-        await enter_all((self,), priority)
+    def expected_wait_s(self) -> float | None:
+        """How long one who joined the queue now might wait, at the rate of late; None while that
+        is not known."""
+        return self.queue.wait_s(self.clock.monotonic_ns())
+
+    async def enter(
+        self,
+        priority: Priority = Priority.NORMAL,
+        *,
+        tenant: str = "",
+        deadline_ns: int | None = None,
+    ) -> None:
+        """Returns once admitted; the caller must `leave`. Raises OverloadedError as `enter_all`
+        does."""
+        await enter_all((self,), priority, tenant=tenant, deadline_ns=deadline_ns)
+
+    def try_enter(self) -> bool:
+        """Enters if there is a place now; the caller must `leave` then. Nobody is overtaken: a
+        place that somebody in the queue could use is never free."""
+        if self.free <= 0:
+            return False
+        self.free -= 1
+        return True
 
     def leave(self) -> None:
         """Gives the place back, to the next in the queue if there is one."""
@@ -81,66 +159,96 @@ class Gate:
         self.capacity = capacity
         self._admit()
 
-    def add(self, ticket: Ticket) -> None:
-        """Puts a caller into the queue. For `enter_all`."""
-        self._queues[ticket.priority][ticket] = None
-
-    def remove(self, ticket: Ticket) -> None:
-        """Takes a caller out of the queue. For `enter_all`."""
-        self._queues[ticket.priority].pop(ticket, None)
+    def overloaded(self, reason: Shortage, why: str) -> OverloadedError:
+        """The error for one who is not admitted, with when to try again. For `enter_all`."""
+        return OverloadedError(
+            f"{self.name} is at its limit of {self.capacity} at once, {why}",
+            reason=reason,
+            retry_after_s=self.expected_wait_s(),
+        )
 
     def _admit(self) -> None:
-        for queue in self._queues.values():
-            for ticket in tuple(queue) if self.free > 0 and queue else ():
-                if self.free <= 0:
-                    return
-                if ticket.turn.done() or not all(gate.free > 0 for gate in ticket.gates):
-                    continue
-                for gate in ticket.gates:
-                    gate.free -= 1
-                del queue[ticket]
-                ticket.turn.set_result(None)
+        queue = self.queue
+        while self.free > 0 and queue:
+            now_ns = self.clock.monotonic_ns()
+            ticket = queue.first(now_ns)
+            if ticket is None:
+                return
+            if ticket.turn.done():  # cancelled in this moment, and about to leave
+                ticket.withdraw()
+            elif ticket.deadline_ns is not None and ticket.deadline_ns <= now_ns:
+                ticket.refuse(_late(self))
+            else:
+                ticket.admit()
 
 
 async def enter_all(
     gates: Sequence[Gate],
     priority: Priority = Priority.NORMAL,
     *,
+    tenant: str = "",
+    deadline_ns: int | None = None,
     waiting: Callable[[Ticket], object] | None = None,
 ) -> None:
-    """Enters all gates in one moment; the caller must `leave` each.
+    """Enters all of these different gates in one moment; the caller must `leave` each.
 
     Who waits holds no place anywhere, so callers that need several gates never wait for each
     other in a circle, and one that waits for a busy gate keeps nobody from a free one. `waiting`
-    is given the ticket of who has to wait. Raises OverloadedError at once when the queue of a full
-    gate is full too.
+    is given the ticket of who has to wait. `deadline_ns` is a moment of the gates' clock.
+
+    Raises OverloadedError, with nothing entered: QUEUE_FULL at once, where a gate is full and
+    nobody in its queue has to give way; SHED later, for one who has to; LATE at the deadline.
     """
-    full = [gate for gate in gates if gate.free <= 0]
-    if not full:  # and nobody who could go on waits: each place that is given back is passed on
+    if deadline_ns is not None and gates and gates[0].clock.monotonic_ns() >= deadline_ns:
+        raise _late(gates[0])
+    for gate in gates:
+        if gate.free <= 0:
+            break
+    else:  # and nobody who could go on waits: each place that is given back is passed on
         for gate in gates:
             gate.free -= 1
         return
-    _check_queues(full)
-    ticket = Ticket(gates, priority)
-    for gate in gates:
-        gate.add(ticket)
-    if waiting is not None:
-        waiting(ticket)
+    await _wait(Ticket(gates, priority, tenant, deadline_ns), waiting)
+
+
+async def _wait(ticket: Ticket, waiting: Callable[[Ticket], object] | None) -> None:
+    """Returns once the ticket, which cannot be admitted now, has been."""
+    _make_room(ticket)
+    for gate in ticket.gates:
+        gate.queue.add(ticket, gate.clock.monotonic_ns())
+    timer = ticket.start_timer()
     try:
-        await ticket.turn
+        if waiting is not None:
+            waiting(ticket)
+        error = await ticket.turn
     except BaseException:
-        if ticket.turn.done() and not ticket.turn.cancelled():
-            for gate in gates:  # admitted and cancelled in the same moment: pass the places on
+        if ticket.admitted:  # and cancelled in the same moment: pass the places on
+            for gate in ticket.gates:
                 gate.leave()
         raise
     finally:
-        for gate in gates:
-            gate.remove(ticket)
+        ticket.withdraw()
+        if timer is not None:
+            timer.cancel()
+    if error is not None:
+        raise error
 
 
-def _check_queues(full: Sequence[Gate]) -> None:
-    for gate in full:
-        if gate.waiting >= gate.max_queue:
-            raise OverloadedError(
-                f"{gate.name} is at its limit of {gate.capacity} at once, with {gate.max_queue} waiting"
-            )
+def _make_room(ticket: Ticket) -> None:
+    """Lets one leave each full queue that the ticket is to join. Raises OverloadedError, and lets
+    nobody leave, if one of them has nobody who must."""
+    leaving: list[tuple[Gate, Ticket]] = []
+    for gate in ticket.gates:
+        if gate.free <= 0 and gate.waiting >= gate.max_queue:
+            least = gate.queue.gives_way(ticket, gate.clock.monotonic_ns())
+            if least is None:
+                raise gate.overloaded(Shortage.QUEUE_FULL, f"with {gate.max_queue} waiting")
+            leaving.append((gate, least))
+    for gate, least in leaving:
+        if gate.waiting < gate.max_queue:
+            continue  # who left another queue left this one too
+        least.refuse(gate.overloaded(Shortage.SHED, "and what is more urgent waits for it"))
+
+
+def _late(gate: Gate) -> OverloadedError:
+    return gate.overloaded(Shortage.LATE, "and had no place before the deadline")

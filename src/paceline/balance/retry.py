@@ -6,7 +6,7 @@ from typing import Final, final
 import msgspec
 
 from paceline.call import Effect
-from paceline.errors import Category, PacelineError
+from paceline.errors import Category, OverloadedError, PacelineError, Shortage
 
 __all__ = ["RetryBudget", "RetryPolicy"]
 
@@ -27,6 +27,11 @@ _BY_CATEGORY: Final = {
     Category.RATE_LIMIT: _Backoff(3, 1.0, 30.0),
     Category.UNAVAILABLE: _Backoff(3, 0.2, 10.0),
 }
+
+
+_OPENS_AGAIN: Final = frozenset({Shortage.CIRCUIT_OPEN, Shortage.RATE_LIMIT, Shortage.UNHEALTHY})
+_LONGEST_WAIT_S: Final = 10.0
+_SPREAD: Final = 0.1
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -53,8 +58,11 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     ) -> float | None:
         """Seconds to wait before the next execution, or None to give up.
 
-        `attempt` is the number of executions so far; `remaining_s` the time left, if limited.
+        `attempt` is the number of executions so far, and of those that were refused;
+        `remaining_s` the time left, if limited. Who was refused until a known moment waits for it.
         """
+        if isinstance(error, OverloadedError) and not error.may_have_started:
+            return self._until_room_s(error, attempt, remaining_s, rng)
         backoff = _BY_CATEGORY.get(error.category)
         if backoff is None or attempt >= min(self.max_attempts, backoff.attempts):
             return None
@@ -64,6 +72,21 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         pause = max(rng.uniform(0, bound), error.retry_after_s or 0.0)
         limit_s = backoff.cap_s if remaining_s is None else min(backoff.cap_s, remaining_s)
         return pause if pause < limit_s else None
+
+    def _until_room_s(
+        self,
+        error: OverloadedError,
+        attempt: int,
+        remaining_s: float | None,
+        rng: random.Random,
+    ) -> float | None:
+        """Nothing was executed: waiting costs nobody anything, if it is known for how long."""
+        wait_s = error.retry_after_s
+        if wait_s is None or error.reason not in _OPENS_AGAIN or attempt >= self.max_attempts:
+            return None
+        limit_s = _LONGEST_WAIT_S if remaining_s is None else min(_LONGEST_WAIT_S, remaining_s)
+        pause_s = wait_s + rng.uniform(0, _SPREAD * wait_s)  # not all at the same moment
+        return pause_s if pause_s < limit_s else None
 
 
 @final
@@ -94,3 +117,7 @@ class RetryBudget:
             return False
         self._left -= 1
         return True
+
+    def refund(self) -> None:
+        """Puts one back that was taken and not made."""
+        self._left = min(self._most, self._left + 1)
