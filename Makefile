@@ -65,4 +65,4 @@ lock: $(VENV)/.dev  ## renew the pinned versions and hashes from pyproject.toml
 	  -c requirements/run.txt -o requirements/dev.txt
 
 clean:  ## remove everything that was made
-	rm -rf $(VENV) .venv-peers dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-peers-router dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
 """`make bench` and `paceline bench`: run benchmarks, print them, keep the figures in bench/results.
 
-A group that is run in full writes its file: `cache` and `metrics` the reports `cache.md` and
-`metrics.md` with their verdicts, `runtime` the figures `latest.json`. Ratios are shown beside those
+A group that is run in full writes its file: `cache`, `metrics` and `balance` a report of that name
+with verdicts, `runtime` the figures `latest.json`. Ratios are shown beside those
 of the figures that were kept before.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from bench import difference, metrics_report, report, verdicts
+from bench import balance_report, difference, metrics_report, report, verdicts
 from bench.peers import ROOT
 from bench.verdicts import Results, Section
 from paceline.cli.output import FAILED, INTERRUPTED, OK, TERMINATED, line, note, problem, table
@@ -45,6 +45,9 @@ BENCHMARKS: Final = {
     "tool_results": Benchmark("tool_results", "wrong answers on recorded runs of agents", _OWN),
     "tiers": Benchmark("cache", "a hit in each tier, and a key", _LEAST),
     "metrics": Benchmark("metrics", "recording a call beside its peers", _OWN),
+    "policies": Benchmark("balance", "strategies beside an oracle, in simulation", {"first": 1}),
+    "picks": Benchmark("picks", "choosing an instance, beside a peer", _OWN),
+    "resilience": Benchmark("resilience", "what keeping a call alive adds to it", _LEAST),
     "registry": Benchmark("registry", "looking up and loading agents", {}),
     "import_cost": Benchmark("import_cost", "importing the package", {"rounds": 3}),
 }
@@ -54,9 +57,10 @@ GROUPS: Final = {
         "generations", "tool_results",
     ),
     "metrics": ("metrics",),
+    "balance": ("policies", "picks", "resilience"),
     "runtime": ("call_path", "tiers", "metrics", "registry", "import_cost"),
 }  # fmt: skip
-REPORTS: Final = {"cache": report, "metrics": metrics_report}
+REPORTS: Final = {"cache": report, "metrics": metrics_report, "balance": balance_report}
 LATEST: Final = report.REPORT.with_name("latest.json")
 
 

@@ -1,27 +1,46 @@
-"""An environment with the peers of our cache, apart from the one we are developed in."""
+"""Environments with the peers that we are compared with, apart from the one we are developed in."""
 
 import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final, NamedTuple
 
 __all__ = ["ROOT", "peer_python"]
 
 ROOT = Path(__file__).parent.parent
-_PEERS = ROOT / "bench" / "peers.txt"
-_ALONE = ROOT / "bench" / "peers-alone.txt"  # of which nothing they depend on is used
 _OURS = ROOT / "requirements" / "run.txt"
 
 
-def peer_python(directory: Path = ROOT / ".venv-peers") -> Path:
-    """The interpreter of that environment, with this checkout and the peers of `peers.txt`.
+class _Environment(NamedTuple):
+    """Its folder, what is installed, and of what nothing it depends on is used."""
+
+    folder: str
+    whole: str
+    alone: str | None
+
+
+_ENVIRONMENTS: Final = {
+    "cache": _Environment(".venv-peers", "peers.txt", "peers-alone.txt"),
+    "router": _Environment(".venv-peers-router", "peers-router.txt", None),
+}
+
+
+def peer_python(kind: str = "cache") -> Path:
+    """The interpreter of the environment with this checkout and the peers of this kind: "cache"
+    of the cache and the metrics, "router" of the balancer.
 
     It is made, or made anew when what is to be in it changed, which takes a minute. Run modules
     of ours in it with `-m`, in the folder `ROOT`.
     """
+    environment = _ENVIRONMENTS[kind]
+    directory = ROOT / environment.folder
+    whole = ROOT / "bench" / environment.whole
+    alone = [ROOT / "bench" / environment.alone] if environment.alone else []
     python = directory / "bin" / "python"
-    files = (_PEERS, _ALONE, _OURS)
-    made_of = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    made_of = hashlib.sha256(
+        b"".join(file.read_bytes() for file in (whole, *alone, _OURS))
+    ).hexdigest()
     stamp = directory / "made-of"
     if not stamp.exists() or stamp.read_text() != made_of:
         print(f"setting up {directory.name} with the peers (once, about a minute)", flush=True)
@@ -36,7 +55,8 @@ def peer_python(directory: Path = ROOT / ".venv-peers") -> Path:
         ]
         subprocess.run([*pip, "--require-hashes", "-r", _OURS], check=True)
         subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", ROOT], check=True)
-        subprocess.run([*pip, "-r", _PEERS], check=True)
-        subprocess.run([*pip, "--no-deps", "-r", _ALONE], check=True)
+        subprocess.run([*pip, "-r", whole], check=True)
+        for file in alone:
+            subprocess.run([*pip, "--no-deps", "-r", file], check=True)
         stamp.write_text(made_of)
     return python

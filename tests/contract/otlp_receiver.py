@@ -38,6 +38,8 @@ class OtlpReceiver:
         self.trace_requests: list[Any] = []
         self.metric_requests: list[Any] = []
         self.headers: list[dict[str, str]] = []
+        self.retry_after = ""
+        """Sent with each answer, if given."""
         self.asked = 0
         self.released = threading.Event()
         self._changed = threading.Condition()
@@ -145,6 +147,8 @@ class OtlpReceiver:
                     self.send_response(status)
                     self.send_header("Content-Type", "application/x-protobuf")
                     self.send_header("Content-Length", str(len(said)))
+                    if outer.retry_after:
+                        self.send_header("Retry-After", outer.retry_after)
                     self.end_headers()
                     self.wfile.write(said)
                 except OSError:

@@ -22,11 +22,26 @@ from paceline.metrics.alerts.rules import Condition, Per, Rule
 from paceline.metrics.alerts.watch import AlertWatch, Pace
 from paceline.metrics.alerts.webhook import WebhookSink
 from paceline.redaction import Secret
+from paceline.retry_after import LONGEST_S
 from paceline.testing.virtual_time import VirtualClock
 from tests.alert_figures import EPOCH_NS, loaded
 
 TOKEN: Final = "tok-4f9a8b7c6d5e4f3a"
 PATH: Final = f"/api/webhooks/123456789/{TOKEN}"
+
+
+class Still:
+    """A clock that stands at 2023-11-14 22:13:20 UTC."""
+
+    def monotonic_ns(self) -> int:
+        return 0
+
+    def wall_ns(self) -> int:
+        return EPOCH_NS
+
+
+CLOCK: Final = Still()
+LATER: Final = "Tue, 14 Nov 2023 22:14:20 GMT"
 
 
 def alert(rule: str = "LatencyHigh", agent: str = "web", status: Status = Status.FIRING) -> Alert:
@@ -153,7 +168,9 @@ async def test_alertmanagers_form() -> None:
         alert(agent="b", status=Status.RESOLVED),
     ]
     async with receiving() as receiver:
-        sink = WebhookSink("webhook", receiver.url, forms.alertmanager, token=Secret("bearing"))
+        sink = WebhookSink(
+            "webhook", receiver.url, forms.alertmanager, clock=CLOCK, token=Secret("bearing")
+        )
         await sink.send(given)
         await sink.close()
     first, second = [msgspec.json.decode(body, type=Webhook) for body in receiver.bodies]
@@ -177,7 +194,7 @@ async def test_alertmanagers_form() -> None:
 async def test_a_group_that_is_over() -> None:
     """A group is resolved once all of it is. (S0-73)"""
     async with receiving() as receiver:
-        sink = WebhookSink("webhook", receiver.url, forms.alertmanager)
+        sink = WebhookSink("webhook", receiver.url, forms.alertmanager, clock=CLOCK)
         await sink.send([alert(status=Status.RESOLVED)])
         await sink.close()
     assert receiver.decoded()[0]["status"] == "resolved"
@@ -190,7 +207,7 @@ async def test_chats(form: forms.Form) -> None:
     whatever an agent is called. (S0-73)"""
     bad = "<!channel> @everyone <@1> & co"
     async with receiving(web.Response(text="ok")) as receiver:
-        sink = WebhookSink("chat", receiver.url, form)
+        sink = WebhookSink("chat", receiver.url, form, clock=CLOCK)
         await sink.send([alert(agent=bad), alert(status=Status.RESOLVED)])
         await sink.close()
     (body,) = receiver.decoded()
@@ -229,7 +246,7 @@ async def test_refusals(status: int, category: Category, again: bool) -> None:
     """What is refused says why, in the words of the other side, and is tried again only where
     that can help. (S0-73)"""
     async with receiving(web.Response(status=status, text="no_service\x1b[2J")) as receiver:
-        error = await refused(WebhookSink("slack", receiver.url, forms.slack))
+        error = await refused(WebhookSink("slack", receiver.url, forms.slack, clock=CLOCK))
     assert (error.category, error.category.transient) == (category, again)
     assert f"slack (127.0.0.1:{receiver.port}) answered {status}: no_service" in str(error)
     assert "\x1b" not in str(error)
@@ -241,17 +258,21 @@ async def test_refusals(status: int, category: Category, again: bool) -> None:
     [
         (lambda: web.Response(status=429, headers={"Retry-After": "7"}), 7.0),
         (lambda: web.json_response({"retry_after": 0.65, "global": False}, status=429), 0.65),
-        (lambda: web.Response(status=503, headers={"Retry-After": "a date"}), None),
+        (lambda: web.Response(status=503, headers={"Retry-After": LATER}), 60.0),
+        (lambda: web.Response(status=503, headers={"Retry-After": "soon"}), None),
+        (lambda: web.json_response({"retry_after": 1e9}, status=429), LONGEST_S),
+        (lambda: web.json_response({"retry_after": -1}, status=429), None),
+        (lambda: web.Response(status=429, text='{"a":' + "[" * 4_000), None),
         (lambda: web.Response(status=429, text="[1]"), None),
         (lambda: web.json_response({"retry_after": "nan"}, status=429), None),
-        (lambda: web.Response(status=429, headers={"Retry-After": "-1"}), None),
+        (lambda: web.Response(status=429, headers={"Retry-After": "-1"}), 0.0),
     ],
 )
 async def test_how_long_to_wait(answer: Callable[[], web.Response], asked_s: float | None) -> None:
-    """How long the other side asks us to wait is read from the header, or from Discord's answer.
-    (S0-73)"""
+    """How long the other side asks us to wait is read from the header, a date too, or from
+    Discord's answer. (S0-73, E94)"""
     async with receiving(answer()) as receiver:
-        error = await refused(WebhookSink("discord", receiver.url, forms.discord))
+        error = await refused(WebhookSink("discord", receiver.url, forms.discord, clock=CLOCK))
     assert error.retry_after_s == asked_s
 
 
@@ -259,7 +280,7 @@ async def test_no_redirect() -> None:
     """A redirect is refused, not followed: it could carry alerts and token elsewhere. (S0-73)"""
     away = web.Response(status=307, headers={"Location": "http://127.0.0.1:1/"})
     async with receiving(away) as receiver:
-        error = await refused(WebhookSink("webhook", receiver.url, forms.alertmanager))
+        error = await refused(WebhookSink("webhook", receiver.url, forms.alertmanager, clock=CLOCK))
     assert error.category is Category.INVALID
     assert len(receiver.requests) == 1
 
@@ -308,7 +329,7 @@ async def check_secrecy(trouble: Trouble, caplog: pytest.LogCaptureFixture) -> N
 
     def sink(url: Secret) -> WebhookSink:
         token = Secret("bearing-secret")
-        return WebhookSink("discord", url, forms.discord, token=token, timeout_s=0.2)
+        return WebhookSink("discord", url, forms.discord, clock=CLOCK, token=token, timeout_s=0.2)
 
     with caplog.at_level(logging.DEBUG):
         error = await trouble(sink)
@@ -358,7 +379,7 @@ async def test_brought_again() -> None:
 
     busy = [web.Response(status=503) for _ in range(3)]
     async with receiving(*busy) as receiver:
-        sink = WebhookSink("webhook", receiver.url, forms.alertmanager)
+        sink = WebhookSink("webhook", receiver.url, forms.alertmanager, clock=CLOCK)
         one = Delivery(sink, rng=Now())
         task = asyncio.create_task(one.run())
         one.offer([alert()])
@@ -379,7 +400,7 @@ async def test_from_figures_to_the_receiver() -> None:
         return work()
 
     async with receiving() as receiver:
-        sink = WebhookSink("webhook", receiver.url, forms.alertmanager)
+        sink = WebhookSink("webhook", receiver.url, forms.alertmanager, clock=CLOCK)
         watch = AlertWatch(
             [full],
             lambda: loaded(loads[-1]),

@@ -37,6 +37,16 @@ SECRET = "h34d3r-s3cr3t"
 SECONDS = {"interval_s": 0.02, "pause_s": 0.01, "drain_s": 20.0}
 
 
+class Still:
+    """A clock that stands at 2023-11-14 22:13:20 UTC."""
+
+    def monotonic_ns(self) -> int:
+        return 0
+
+    def wall_ns(self) -> int:
+        return 1_700_000_000_000_000_000
+
+
 def an_export(url: str, collector: MetricsCollector, **options: Any) -> OtlpExport:
     """An export to that address, at a quick pace."""
     known = {
@@ -356,7 +366,7 @@ async def test_refusals_are_final(status: int) -> None:
 async def test_passing_refusals_are_repeated(status: int) -> None:
     """Answers after which OTLP lets a request be repeated are passing. (P-06)"""
     with OtlpReceiver(status) as receiver:
-        sender = OtlpHttp(OtlpOptions(endpoint=receiver.url))
+        sender = OtlpHttp(OtlpOptions(endpoint=receiver.url), SystemClock())
         try:
             with pytest.raises(PacelineError, match=f"answered {status}") as caught:
                 await sender.post("/v1/traces", b"")
@@ -367,10 +377,27 @@ async def test_passing_refusals_are_repeated(status: int) -> None:
             await sender.close()
 
 
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [("7", 7.0), ("1.5", 1.5), ("Tue, 14 Nov 2023 22:14:20 GMT", 60.0), ("soon", None)],
+)
+async def test_how_long_to_wait(asked: str, seconds: float | None) -> None:
+    """How long the receiver asks us to wait is understood as a number and as a date. (P-06, E94)"""
+    with OtlpReceiver(503) as receiver:
+        receiver.retry_after = asked
+        sender = OtlpHttp(OtlpOptions(endpoint=receiver.url), Still())
+        try:
+            with pytest.raises(PacelineError) as caught:
+                await sender.post("/v1/traces", b"")
+        finally:
+            await sender.close()
+    assert caught.value.retry_after_s == seconds
+
+
 async def test_a_request_has_a_limit_as_a_whole() -> None:
     """A receiver that says nothing is left when the time is up. (S0-25)"""
     with OtlpReceiver("hang") as receiver:
-        sender = OtlpHttp(OtlpOptions(endpoint=receiver.url, timeout_s=0.05))
+        sender = OtlpHttp(OtlpOptions(endpoint=receiver.url, timeout_s=0.05), SystemClock())
         try:
             with pytest.raises(PacelineError, match="did not answer in time") as caught:
                 await sender.post("/v1/traces", b"")
@@ -420,7 +447,7 @@ async def test_secrets_of_foreign_errors_do_not_travel(monkeypatch: pytest.Monke
     def fail(*_: Any, **__: Any) -> Any:
         raise aiohttp.ClientError(SECRET)
 
-    sender = OtlpHttp(OtlpOptions(endpoint="http://127.0.0.1:9"))
+    sender = OtlpHttp(OtlpOptions(endpoint="http://127.0.0.1:9"), SystemClock())
     monkeypatch.setattr(aiohttp.ClientSession, "post", fail)
     try:
         with pytest.raises(PacelineError) as caught:

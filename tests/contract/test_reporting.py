@@ -9,6 +9,9 @@ import aiohttp
 import pytest
 
 from paceline import PacelineError, Runtime, Settings, track_performance
+from paceline.balance.instance import AgentInstance
+from paceline.clock import SystemClock
+from paceline.instances.function import FunctionTarget
 from paceline.settings import AlertSettings, MetricsSettings, RuleSettings
 from tests.contract.otlp_receiver import OtlpReceiver
 
@@ -71,6 +74,34 @@ async def test_a_runtime_serves_pages_of_its_figures(tmp_path: Path) -> None:
     assert (agents["echo"]["calls"], agents["inside"]["calls"]) == (1, 1)
     assert [one["name"] for one in slow] == ["echo", "inside"]
     assert slow[0]["id"] == slow[1]["trace_id"] == outcome.call_id
+
+
+async def test_each_instance_of_an_agent_has_a_load(tmp_path: Path) -> None:
+    """How full each instance is stands beside how full the process is, by agent and id. (S0-82,
+    S0-66)"""
+    address = f"127.0.0.1:{_free_port()}"
+    settings = Settings(metrics=MetricsSettings(listen=address))
+    async with aiohttp.ClientSession() as client, _runtime(tmp_path, settings) as runtime:
+
+        async def loads() -> dict[str, float]:
+            async with client.get(f"http://{address}/health") as answer:
+                told: dict[str, float] = (await answer.json())["loads"]
+            return {name: load for name, load in told.items() if "/" in name}
+
+        @runtime.agent()
+        async def far(query: str) -> str:
+            return query
+
+        assert await loads() == {}
+        for id_, capacity in (("a", 4), ("b", 0)):
+            target = FunctionTarget.of(far, clock=SystemClock())
+            await runtime.add_instance(
+                AgentInstance(id_, "far", max_capacity=capacity, target=target)
+            )
+        async with runtime.balancer.lease("far"):
+            assert await loads() == {"far/a": 0.25, "far/b": 1.0}
+            runtime.balancer.instances["far"][0].limit = 2
+            assert await loads() == {"far/a": 0.5, "far/b": 1.0}
 
 
 async def test_an_address_in_use_costs_the_page_alone(tmp_path: Path) -> None:

@@ -26,6 +26,16 @@ async def _echo() -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
+async def _got(port: int, request: bytes) -> bytes:
+    """All that comes back for a request, until the other side has ended it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await reader.read()
+    finally:
+        writer.transport.abort()
+
+
 @contextlib.asynccontextmanager
 async def _through(
     faults: Faults | None = None,
@@ -130,3 +140,56 @@ async def test_a_server_that_is_away_ends_the_connection() -> None:
             reader, _ = await asyncio.open_connection(proxy.host, proxy.port)
             await reader.readexactly(1)
         assert proxy.connections == 1
+
+
+async def test_it_ends_after_so_many_bytes() -> None:
+    """Exactly the first bytes of the reply arrive, then the connection ends in good order."""
+    async with _echo() as port, FaultProxy("127.0.0.1", port, Faults(end_after=3)) as proxy:
+        assert await _got(proxy.port, b"hello") == b"hel"
+        while proxy.open:  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0)
+
+
+def test_it_takes_its_time() -> None:
+    """Pieces of a reply come as far apart as asked for."""
+
+    async def main() -> None:
+        async with _through(Faults(slice_bytes=1, pause_s=2.0)) as (_, reader, writer):
+            start = asyncio.get_running_loop().time()
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            assert asyncio.get_running_loop().time() - start >= 8
+
+    virtual_time.run(main())
+
+
+@pytest.mark.parametrize("at", [1, 20, 60])
+async def test_it_answers_http_by_itself(at: int) -> None:
+    """Each request is answered with the status asked for, however it comes, and the server does not
+    see it; afterwards the connection serves as before."""
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n" + b"x" * 20
+    async with _through(Faults(status=429, retry_after="2")) as (proxy, reader, writer):
+        for _ in range(2):
+            writer.write(request[:at])
+            await writer.drain()
+            writer.write(request[at:])
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 429 ")
+            assert b"\r\nRetry-After: 2\r\n" in head
+            body = await reader.readexactly(int(head.partition(b"Content-Length: ")[2].split()[0]))
+            assert body.endswith(b"}")
+        assert proxy.answered == 2
+        proxy.faults = Faults()
+        writer.write(b"echoed")
+        assert await reader.readexactly(6) == b"echoed"
+
+
+async def test_it_answers_heads_without_a_body() -> None:
+    """The answer to a HEAD has no body, and without a wish to wait it says none."""
+    async with _through(Faults(status=500)) as (_, reader, writer):
+        writer.write(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n" * 1)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 500 ")
+        assert b"Retry-After" not in head
+        writer.write(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readexactly(9)) == b"HTTP/1.1 "

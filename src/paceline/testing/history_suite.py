@@ -19,7 +19,14 @@ from typing import Final
 import msgspec
 
 from paceline.call import UNKNOWN, Call, Caller, Kind, Outcome, Plan, Scope, Source, Tokens
-from paceline.errors import AgentError, CallCancelledError, Category, PacelineError, UsageError
+from paceline.errors import (
+    AgentError,
+    CallCancelledError,
+    CallTimeoutError,
+    Category,
+    PacelineError,
+    UsageError,
+)
 from paceline.history.record import Facts, record
 from paceline.history.store import HistoryStore
 from paceline.redaction import MASK, Redactor
@@ -30,6 +37,7 @@ __all__ = [
     "SECRET",
     "Check",
     "a_call",
+    "a_fallback_hides_no_error",
     "a_moment_in_the_life_of_a_value",
     "an_outcome",
     "any_text_can_be_kept",
@@ -156,6 +164,27 @@ def cancelled_is_no_error(store: HistoryStore, clock: VirtualClock) -> None:
     assert store.query(errors_only=True) == []
     assert store.query()[0].category is Category.CANCELLED
     assert store.query()[0].message == "gone"
+
+
+def a_fallback_hides_no_error(store: HistoryStore, clock: VirtualClock) -> None:
+    """A call that a fallback answered is no error; the error it answered in place of is kept."""
+    clock.advance(1)
+    call = a_call("1")
+    outcome = msgspec.structs.replace(
+        an_outcome(call, "sorry"), instead_of=CallTimeoutError("too slow")
+    )
+    store.observe(call, outcome)
+    store.flush()
+    found = store.get("1")
+    assert store.query(errors_only=True) == []
+    assert (found.category, found.instead_of) == (None, Category.TIMEOUT)
+    assert found.trouble is Category.TIMEOUT
+    assert found.message == "too slow"
+    assert found.error_type == "paceline.errors.CallTimeoutError"
+    assert found.output_hash is not None
+    seen: list[Facts] = []
+    store.fold(seen.append)
+    assert seen == [found.facts]
 
 
 def found_by_prefix(store: HistoryStore, clock: VirtualClock) -> None:
@@ -321,6 +350,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     newest_first,
     filters_narrow,
     cancelled_is_no_error,
+    a_fallback_hides_no_error,
     found_by_prefix,
     secrets_stay_out,
     a_moment_in_the_life_of_a_value,

@@ -1,0 +1,243 @@
+"""The process of a worker: `python -m paceline.instances.worker_main MODULE:FUNCTION CAPACITY`.
+
+It takes orders from its standard input and answers on its standard output; what the function
+prints goes to standard error. It ends when its input does, which is when its parent is gone,
+whatever the function is doing.
+"""
+
+import asyncio
+import contextvars
+import importlib
+import inspect
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, cast, final
+
+from paceline.call import Tokens
+from paceline.codec import decode, encode
+from paceline.errors import AgentError, Category, CodecError
+from paceline.instances.frames import (
+    Answer,
+    Cancel,
+    Done,
+    Frames,
+    Order,
+    Ping,
+    Pong,
+    Ready,
+    Run,
+    Unusable,
+    Used,
+    failed,
+    frame,
+)
+from paceline.instances.raised import raised
+from paceline.usage import Meter, Metering, Spent, metered
+
+__all__ = ["main"]
+
+_CHUNK: Final = 65_536
+_GRACE_S: Final = 0.5
+"""How long what runs has for an end of its own when the parent is gone."""
+
+
+@final
+class _Unpriced:
+    """Prices nothing: the parent knows the prices."""
+
+    __slots__ = ()
+
+    def spent(self, model: str, tokens: Tokens, cost_usd: float | None = None) -> Spent:  # noqa: ARG002 (a Metering's)
+        return Spent(tokens, cost_usd, cost_usd, 1)
+
+
+@final
+class _Worker:
+    """Runs the function as often at once as it is told to."""
+
+    def __init__(self, function: Callable[..., object], answers: "_Pipe", capacity: int) -> None:
+        self._function = function
+        self._threads = ThreadPoolExecutor(capacity, thread_name_prefix="paceline-worker")
+        self._is_async = inspect.iscoroutinefunction(function)
+        self._answers = answers
+        self._running: dict[int, asyncio.Task[None]] = {}
+
+    def take(self, order: Order) -> None:
+        """On the event loop."""
+        if isinstance(order, Ping):
+            self._answers.send(Pong())
+        elif isinstance(order, Cancel):
+            task = self._running.get(order.id)
+            if task is not None:
+                task.cancel()
+        else:
+            self._running[order.id] = asyncio.create_task(self._run(order))
+
+    async def end(self) -> None:
+        """Cancels all that runs, and waits for its end."""
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _run(self, order: Run) -> None:
+        def used(model: str, spent: Spent) -> None:
+            self._answers.send(Used(order.id, model, spent.tokens, spent.cost_usd))
+
+        try:
+            with metered(Meter(cast("Metering", _Unpriced()), used)):
+                value = await self._value(order)
+            answer: Answer = Done(order.id, encode(value))
+        except CodecError as exc:
+            answer = failed(order.id, exc)
+        except asyncio.CancelledError:
+            answer = failed(order.id, AgentError("cancelled", category=Category.CANCELLED))
+        # The boundary of the function's code; SystemExit is its failure, not our end.
+        except BaseException as exc:  # noqa: BLE001
+            answer = failed(order.id, raised(order.name, exc))
+        finally:
+            self._running.pop(order.id, None)
+        self._answers.send(answer)
+
+    async def _value(self, order: Run) -> object:
+        context = cast("dict[str, Any]", decode(order.arguments))
+        query = context.pop("query")
+        if self._is_async:
+            value = self._function(query, **context)
+        else:
+            value = await self._in_thread(query, context)
+        return await value if inspect.isawaitable(value) else value
+
+    async def _in_thread(self, query: object, context: dict[str, Any]) -> object:
+        """In a thread, which cannot be stopped: cancelled, it is over when the function is."""
+
+        def run() -> tuple[object, BaseException | None]:
+            # Carried as a value: a future takes no StopIteration, and SystemExit ends a loop.
+            try:
+                return self._function(query, **context), None
+            except BaseException as exc:  # noqa: BLE001 (as above)
+                return None, exc
+
+        ran = self._threads.submit(contextvars.copy_context().run, run)
+        over = asyncio.wrap_future(ran)
+        try:
+            value, error = await asyncio.shield(over)
+        except asyncio.CancelledError:
+            if not ran.cancel():
+                await asyncio.wait((over,))
+            raise
+        if error is not None:
+            raise error
+        return value
+
+
+@final
+class _Pipe:
+    """Sends answers, from any thread, whole and one after the other."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def send(self, answer: Answer) -> None:
+        try:
+            data = frame(answer)
+        except ValueError as exc:
+            if not isinstance(answer, Done):
+                return
+            error = AgentError(f"its value cannot be sent: {exc}", category=Category.INVALID)
+            data = frame(failed(answer.id, error))
+        view = memoryview(data)
+        with self._lock:
+            try:
+                while view:
+                    view = view[os.write(self._file, view) :]
+            except OSError:
+                _end()  # nobody listens any more
+
+
+def main(argv: list[str]) -> None:
+    """Runs until its input ends."""
+    orders, answers = _own_files()
+    target, capacity = argv
+    try:
+        function = _function(target)
+    # Importing runs other people's code; whatever comes of it is told to the parent.
+    except BaseException as exc:  # noqa: BLE001
+        _Pipe(answers).send(Unusable(f"{target} cannot be used: {type(exc).__name__}: {exc}"))
+        _end()
+        return
+    asyncio.run(_serve(function, orders, _Pipe(answers), int(capacity)))
+
+
+async def _serve(
+    function: Callable[..., object], orders: int, answers: _Pipe, capacity: int
+) -> None:
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    worker = _Worker(function, answers, capacity)
+
+    def listen() -> None:
+        # In a thread of its own: an end is noticed even if the function holds up the loop.
+        for order in _read(orders):
+            loop.call_soon_threadsafe(worker.take, order)
+        loop.call_soon_threadsafe(over.set)
+        threading.Event().wait(_GRACE_S)
+        _end()
+
+    threading.Thread(target=listen, daemon=True).start()
+    answers.send(Ready())
+    await over.wait()
+    await worker.end()
+    _end()
+
+
+def _read(file: int) -> Iterator[Order]:
+    frames = Frames[Order](Order)  # type: ignore[arg-type]
+    while True:
+        try:
+            data = os.read(file, _CHUNK)
+            orders = list(frames.feed(data))
+        except (OSError, ValueError):
+            return
+        if not data:
+            return
+        yield from orders
+
+
+def _own_files() -> tuple[int, int]:
+    """Input and output, kept from the function and from what it starts."""
+    orders, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return orders, answers
+
+
+def _function(target: str) -> Callable[..., object]:
+    """The function of that name. Raises whatever importing it does."""
+    # Last, so that nothing in the directory takes the place of a module that is installed.
+    sys.path.append(os.getcwd())  # noqa: PTH109 (a text)
+    module, _, name = target.partition(":")
+    found: object = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise TypeError("it is no function")
+    return found
+
+
+def _end() -> None:
+    """Ends this process and all that it has started."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
