@@ -8,6 +8,7 @@
 The runtime:   Runtime, SyncRuntime, Settings
 What runs:     Call, Caller, Outcome, Plan, Effect, Scope, ScopeLevel, Priority, Source
 Small parts:   LRUCache, TieredCache, AgentCache, cached
+Instances:     LoadBalancer, AgentInstance, LoadBalancingStrategy
 Figures:       MetricsCollector, PerformanceMetrics, track_performance, report_usage
 File effects:  file_reads, file_writes
 Errors:        PacelineError, and the whole tree in `paceline.errors`
@@ -20,6 +21,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from paceline.agents.result_cache import AgentCache
+    from paceline.balance.balancer import LoadBalancer
+    from paceline.balance.instance import AgentInstance
+    from paceline.balance.strategy import LoadBalancingStrategy
     from paceline.cache.function.decorator import cached
     from paceline.cache.lru import LRUCache
     from paceline.cache.stack.cache import TieredCache
@@ -46,10 +50,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentCache",
+    "AgentInstance",
     "Call",
     "Caller",
     "Effect",
     "LRUCache",
+    "LoadBalancer",
+    "LoadBalancingStrategy",
     "MetricsCollector",
     "Outcome",
     "PacelineError",
@@ -72,10 +79,13 @@ __all__ = [
 
 _HOMES: Final = {
     "AgentCache": "agents.result_cache",
+    "AgentInstance": "balance.instance",
     "Call": "call",
     "Caller": "call",
     "Effect": "call",
     "LRUCache": "cache.lru",
+    "LoadBalancer": "balance.balancer",
+    "LoadBalancingStrategy": "balance.strategy",
     "MetricsCollector": "metrics.collector",
     "Outcome": "call",
     "PacelineError": "errors",

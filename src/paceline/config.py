@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 PREFIX: Final = "PACELINE_"
+_STEP: Final = re.compile(r"\w+")
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
 _RESERVED: Final = frozenset({"PACELINE_HOME", "PACELINE_CONFIG", "PACELINE_DISCORD_TOKEN"})
 
 
@@ -130,31 +132,93 @@ def _check_keys(section: str, keys: object, source: str) -> None:
 
 def _refusal(said: str, found: Mapping[str, Given]) -> ConfigError:
     """What msgspec said, with the setting, what was given, and what there is to choose from."""
-    expected, _, place = said.rstrip("`").partition(" - at `$.")
+    expected, place = _parted_refusal(said)
+    section, in_a_table, _ = place.partition("[...]")
+    if in_a_table:
+        return _refusal_in(section, found)
     if place not in found:
         return ConfigError(f"{place or 'settings'}: {expected}")
     value, source = found[place]
     shown = MASK if place in SECRET else Redactor().text(repr(value))
     given = f"{place}: {shown}"
-    choices = _choices(place)
+    choices = _choices(_kind_within(Settings, place.split(".")))
     if not choices:
         wanted = expected[:1].lower() + expected[1:]
         return ConfigError(f"{given} is refused: {wanted} (from {source})")
+    return _none_of(given, str(value), choices, source)
+
+
+def _parted_refusal(said: str) -> tuple[str, str]:
+    """What msgspec expected, and where."""
+    expected, _, place = said.partition(" - at `$.")
+    return expected, place.removesuffix("`")
+
+
+def _none_of(given: str, value: str, choices: tuple[str, ...], source: str) -> ConfigError:
     quoted = [f'"{choice}"' for choice in choices]
-    close = difflib.get_close_matches(str(value), choices, 1)
+    close = difflib.get_close_matches(value, choices, 1)
     return ConfigError(
         f"{given} is none of {', '.join(quoted)} (from {source})",
         next_step=f'Did you mean "{close[0]}"?' if close else "Choose one of these.",
     )
 
 
-def _choices(place: str) -> tuple[str, ...]:
+def _refusal_in(section: str, found: Mapping[str, Given]) -> ConfigError:
+    """The same for one of the tables that have names of the user's own: msgspec does not say which
+    of them it refuses."""
+    kind = get_args(get_type_hints(Settings)[section])[1]
+    for place, (value, source) in found.items():
+        if not place.startswith(f"{section}."):
+            continue
+        try:
+            msgspec.convert(value, kind, strict=False)
+        except msgspec.ValidationError as exc:
+            return _refusal_of_table(place, str(exc), kind, value, source)
+    return ConfigError(f"{section}: a table is refused")  # the names are at fault
+
+
+def _refusal_of_table(
+    place: str, said: str, kind: object, value: object, source: str
+) -> ConfigError:
+    expected, inner = _parted_refusal(said)
+    path = _STEP.findall(inner)
+    at = f"{place}.{inner}" if inner else place
+    kind = _kind_within(kind, path)
+    unknown = _UNKNOWN.fullmatch(expected)
+    fields: tuple[str, ...] = getattr(kind, "__struct_fields__", ())
+    if unknown is not None and fields:
+        return ConfigError(
+            f"unknown setting {at}.{unknown[1]} in {source}", next_step=_near(unknown[1], fields)
+        )
+    choices = _choices(kind)
+    if not choices:
+        wanted = expected[:1].lower() + expected[1:]
+        return ConfigError(f"{at} is refused: {wanted} (from {source})")
+    given = str(_within(value, path))
+    return _none_of(f"{at}: {Redactor().text(repr(given))}", given, choices, source)
+
+
+def _kind_within(kind: object, path: Iterable[str]) -> object:
+    """The type at a path of fields and places in lists; None where it is none that a path leads
+    into."""
+    for step in path:
+        if step.isdecimal():
+            kind = next(iter(get_args(kind)), None)
+        elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            kind = get_type_hints(kind).get(step)
+        else:
+            return None
+    return kind
+
+
+def _within(value: Any, path: Iterable[str]) -> object:
+    for step in path:
+        value = value[int(step) if step.isdecimal() else step]
+    return value
+
+
+def _choices(kind: object) -> tuple[str, ...]:
     """The values of a setting that has only a few."""
-    section, _, key = place.partition(".")
-    kind: object = get_type_hints(Settings)[section]
-    if get_origin(kind) is dict:
-        return ()
-    kind = get_type_hints(kind)[key]
     return get_args(kind) if get_origin(kind) is Literal else ()
 
 

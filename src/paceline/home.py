@@ -84,6 +84,11 @@ class Home:
         return self.path / "token"
 
     @property
+    def roster(self) -> Path:
+        """How instances stand, and what operators want of them."""
+        return self.path / "instances.sqlite"
+
+    @property
     def reload_stamp(self) -> Path:
         """Touched by `paceline reload`; running processes watch it."""
         return self.path / "reload"

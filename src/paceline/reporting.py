@@ -5,7 +5,7 @@ import contextlib
 import random
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import msgspec
 
@@ -17,6 +17,9 @@ from paceline.metrics.collector import MetricsCollector
 from paceline.metrics.figures import Snapshot
 from paceline.metrics.span import Span
 from paceline.settings import AlertSettings, MetricsSettings, Settings
+
+if TYPE_CHECKING:
+    from paceline.balance.balancer import LoadBalancer
 
 __all__ = ["Notice", "Reporting"]
 
@@ -40,15 +43,18 @@ class Reporting:
         metrics: MetricsCollector,
         gate: Gate,
         instance: str,
+        balancer: "Callable[[], LoadBalancer | None]",
         *,
         clock: Clock,
         rng: random.Random,
         environ: Mapping[str, str],
     ) -> None:
-        """`gate` is what all executions of this `instance` pass."""
+        """`gate` is what all executions of this `instance` pass; `balancer` has the instances of
+        agents, None while there are none."""
         self._metrics = metrics
         self._gate = gate
         self._instance = instance
+        self._balancer = balancer
         self._clock = clock
         self._rng = rng
         self._environ = environ
@@ -73,7 +79,17 @@ class Reporting:
         return msgspec.structs.replace(self._metrics.snapshot(), loads=self._loads())
 
     def _loads(self) -> Mapping[str, float]:
-        return {self._instance: self._gate.in_use / self._gate.capacity}
+        """How full this process is, and each instance of an agent, as AGENT/ID."""
+        balancer = self._balancer()
+        known = {} if balancer is None else balancer.instances
+        return {
+            self._instance: self._gate.in_use / self._gate.capacity,
+            **{
+                f"{one.agent_type}/{one.id}": one.in_flight / one.limit if one.limit else 1.0
+                for instances in known.values()
+                for one in instances
+            },
+        }
 
     async def _serve(
         self, settings: MetricsSettings, parts: contextlib.AsyncExitStack, notice: Notice

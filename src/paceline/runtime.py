@@ -2,34 +2,30 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import random
 import re
-import reprlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypedDict, TypeVar, Unpack, cast, final
+from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict, TypeVar, Unpack, final
+
+from msgspec.structs import replace
 
 from paceline.agents.module import function_spec
 from paceline.agents.registry import AgentRegistry, Changes
 from paceline.agents.runner import AgentRunner
-from paceline.agents.spec import AgentSpec
 from paceline.agents.threads import ThreadPool
-from paceline.balance.gate import Gate
-from paceline.balance.retry import RetryPolicy
+from paceline.balance.retry import RetryBudget, RetryPolicy
 from paceline.call import (
     Call,
     Caller,
     Effect,
-    EffectKind,
-    Kind,
     Outcome,
-    Plan,
     Priority,
-    Scope,
     ScopeLevel,
     current_call,
 )
@@ -39,15 +35,20 @@ from paceline.errors import InvalidInputError, PacelineError, RuntimeClosedError
 from paceline.home import Home
 from paceline.hostexec.setup import host_agent
 from paceline.metrics.collector import MetricsCollector
-from paceline.metrics.trace import current_span, made_in
 from paceline.path import Attempts, CallPath, Execution, Identity, Job
-from paceline.path.jobs import HOST_EXEC, Jobs
+from paceline.path.calls import Calls, check_request, deadline_ns
+from paceline.path.jobs import HOST_EXEC, Jobs, gate_of
 from paceline.path.paying import Paying
 from paceline.redaction import Redactor, environment_secrets
 from paceline.reporting import Reporting
 from paceline.results import Ahead, Results, WarmCall
 from paceline.settings import Settings
 from paceline.state import State
+
+if TYPE_CHECKING:
+    from paceline.balance.balancer import LoadBalancer
+    from paceline.balance.instance import AgentInstance
+    from paceline.fleets import Fleets
 
 __all__ = ["AgentOptions", "CallOptions", "Runtime"]
 
@@ -57,7 +58,6 @@ _log = logging.getLogger("paceline")
 _NS: Final = 1_000_000_000
 _LONGEST_S: Final = 366 * 86_400
 _NO_CONTEXT: Final[Mapping[str, object]] = {}
-_AGENT: Final = Kind.AGENT  # asking an enum for a member takes longer than looking a result up
 
 
 class AgentOptions(TypedDict, total=False):
@@ -135,14 +135,14 @@ class Runtime:
         self._environ = environ
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311 (spreads retries; guards nothing)
-        self._session = secrets.token_hex(8)
-        self._calls = 0
+        self._calls = Calls(secrets.token_hex(8))
         self._in_flight = 0
         self._drained = asyncio.Event()  # once closing, when nothing is in flight
         self._open = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = contextlib.AsyncExitStack()
         self._results: Results | None = None
+        self._fleets: Fleets | None = None
         self.metrics = MetricsCollector(
             clock=self._clock, max_series=self.settings.metrics.max_series
         )
@@ -183,77 +183,98 @@ class Runtime:
 
     async def _start(self, parts: contextlib.AsyncExitStack) -> None:
         """Opens every part; what is opened last is closed first."""
+        clock, rng = self._clock, self._rng
         environ = os.environ if self._environ is None else self._environ
         home = self._home = self._home or Home.locate(environ, Path.cwd())
-        redactor = Redactor([*environment_secrets(environ), *secrets_of(self.settings)])
+        hidden = [*environment_secrets(environ), *secrets_of(self.settings)]
+        if self.settings.fleets:
+            hidden += self._spread().tokens
+        redactor = Redactor(hidden)
         state = State(
             self.settings,
             home if self._persist else None,
-            clock=self._clock,
+            clock=clock,
             redactor=redactor,
-            rng=self._rng,
+            rng=rng,
             notice=self._notice,
         )
         await parts.enter_async_context(state)
-        self._pool = ThreadPool(self.settings.run.threads, self.settings.run.max_queue)
+        run = self.settings.run
+        threads = "the threads for synchronous agents"
+        self._pool = ThreadPool(gate_of(threads, run.threads, self.settings, clock))
         # Threads that are left behind may still write, and must be able to say so.
         parts.callback(lambda: None if self._pool.in_use else state.generations.close())
         parts.callback(self._pool.close)
+        self._identity = Identity(state.generations, clock=clock)
+        loop = asyncio.get_running_loop()
         self._jobs = Jobs(
-            AgentRunner(self._pool, ended=self._ended),
+            AgentRunner(self._pool, ended=functools.partial(self._identity.ended, loop)),
             self._pool,
-            self.settings.run,
+            self.settings,
+            clock=clock,
             there=self.registry.snapshot,
+            dispatch=lambda spec: None if self._fleets is None else self._fleets.dispatch(spec),
         )
-        self._identity = Identity(state.generations, clock=self._clock)
-        run = self.settings.run
-        self.paying = await Paying.open(self.settings, self._clock, state.history, self._notice)
-        gate, here = Gate("the runtime", run.max_concurrency, run.max_queue), f"local:{os.getpid()}"
+        self.paying = await Paying.open(self.settings, clock, state.history, self._notice)
+        gate = gate_of("the runtime", run.max_concurrency, self.settings, clock)
+        here = f"local:{os.getpid()}"
         reporting = Reporting(
-            self.metrics, gate, here, clock=self._clock, rng=self._rng, environ=environ
+            self.metrics, gate, here, self._balanced, clock=clock, rng=rng, environ=environ
         )
         told = await reporting.open(self.settings, parts, self._notice)
         attempts = Attempts(
-            clock=self._clock,
+            clock=clock,
             gate=gate,
             retry=RetryPolicy(run.max_attempts),
-            rng=self._rng,
+            rng=rng,
             identity=self._identity,
             paying=self.paying,
+            budget=RetryBudget(self.settings.balance.retry_share),
         )
         self._path = CallPath(
-            clock=self._clock,
+            clock=clock,
             cache=state.cache,
             identity=self._identity,
             attempts=attempts,
             observers=[self.metrics.observe, *state.observers, *told],
             began=self.metrics.begin,
             instance=here,
+            other=self._instead,
         )
+        # Instances are closed after the path: what still runs there is to be cancelled first.
+        self._behind = await parts.enter_async_context(contextlib.AsyncExitStack())
         parts.push_async_callback(self._path.close)
-        self._results = Results(
-            state,
-            self._identity,
-            clock=self._clock,
-            names=self.registry.snapshot,
-            ahead=Ahead(self._prepare, self._path.run),
-        )
+        ahead, names = Ahead(self._prepare, self._path.run), self.registry.snapshot
+        self._results = Results(state, self._identity, clock=clock, names=names, ahead=ahead)
         self._add_host_exec(home, environ, redactor)
         await self.registry.reload_async()
+        if self._fleets is not None:
+            await self._fleets.open(self._behind, home if self._persist else None, self._notice)
+            self._fleets.examine(self.registry.snapshot(), self._notice)
+            for spec in self._fleets.specs(self.registry.snapshot()):
+                self.registry.add(spec)
         if self.settings.agents.watch:
             from paceline.agents.watch import watching  # noqa: PLC0415 (a single call needs none)
 
             stamp = home.reload_stamp if self._persist else None
             await parts.enter_async_context(watching(self.registry, stamp=stamp))
 
-    def _ended(self, call: Call) -> None:
-        """A synchronous agent has really ended, in its thread. If it wrote, that is only now over."""
-        if call.plan.effect.kind is not EffectKind.WRITE or self._loop is None:
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._identity.changed, call)
-        except RuntimeError:  # the loop is closed: only other processes can still read
-            self._identity.changed(call)
+    def _spread(self) -> "Fleets":
+        """What spreads calls over instances; made when the first is known."""
+        if self._fleets is None:
+            from paceline.fleets import Fleets  # noqa: PLC0415 (most runtimes have none)
+
+            self._fleets = Fleets(
+                self.settings,
+                clock=self._clock,
+                rng=self._rng,
+                environ=os.environ if self._environ is None else self._environ,
+                local=lambda call: self._path.job(call).execute(call),
+            )
+        return self._fleets
+
+    def _balanced(self) -> "LoadBalancer | None":
+        return None if self._fleets is None else self._fleets.balancer
 
     def _add_host_exec(self, home: Home, environ: Mapping[str, str], redactor: Redactor) -> None:
         """Registers the built-in agent; where it cannot be used, the others still can."""
@@ -287,6 +308,28 @@ class Runtime:
             raise RuntimeClosedError("the runtime is not open")
         return self._results
 
+    @property
+    def balancer(self) -> "LoadBalancer":
+        """The instances of agents that have several: to look at, drain, and add strategies to; for
+        further ones see `add_instance`. Raises RuntimeClosedError."""
+        if self._loop is None:
+            raise RuntimeClosedError("the runtime is not open")
+        return self._spread().balancer
+
+    async def add_instance(self, instance: "AgentInstance") -> None:
+        """Has calls of the agent `instance.agent_type` done by this instance's `target` too, or
+        if it is the first, by it alone: see `paceline.instances`. The target is opened now, probed
+        from time to time, and closed with the runtime.
+
+        Raises UnknownAgentError, UsageError for an instance without a target, RuntimeClosedError.
+        """
+        self.registry.get(instance.agent_type)
+        self._around()
+        fleets = self._spread()
+        await fleets.open(self._behind, self._home if self._persist else None, self._notice)
+        await fleets.add(instance)
+        self._jobs.forget(instance.agent_type)
+
     async def run(
         self,
         name: str,
@@ -311,15 +354,15 @@ class Runtime:
         RuntimeClosedError when the runtime is not open, and CancelledError when cancelled.
         """
         around = self._around()
-        _check_request(name, input, user, caller, context, priority, timeout)
+        check_request(name, input, user, caller, context, priority, timeout)
         spec = self.registry.get(name)
-        call, error = self._call(
+        call, error = self._calls.make(
             spec,
             input,
             context or _NO_CONTEXT,
-            self._caller(caller, user, around),
+            self._calls.caller(caller, user, around),
             priority=priority,
-            deadline_ns=_deadline_ns(around, timeout, self._clock),
+            deadline_ns=deadline_ns(around, timeout, self._clock),
         )
         if error is not None:
             return self._path.refuse(call, error)
@@ -334,15 +377,20 @@ class Runtime:
     def _prepare(self, wanted: WarmCall) -> tuple[Call, Job]:
         """The call of which the result is wanted ahead. Raises PacelineError."""
         around, priority, context = self._around(), Priority.SPECULATIVE, wanted.context or {}
-        _check_request(wanted.agent, wanted.input, None, wanted.caller, context, priority, None)
+        check_request(wanted.agent, wanted.input, None, wanted.caller, context, priority, None)
         spec = self.registry.get(wanted.agent)
-        caller = self._caller(wanted.caller, None, around)
-        call, error = self._call(
+        caller = self._calls.caller(wanted.caller, None, around)
+        call, error = self._calls.make(
             spec, wanted.input, context, caller, priority=priority, deadline_ns=None
         )
         if error is not None:
             raise error
         return call, self._jobs.of(spec)
+
+    def _instead(self, failed: Call, name: str) -> tuple[Call, Job]:
+        """The call of another agent in place of one that failed. Raises PacelineError."""
+        spec = self.registry.get(name)
+        return self._calls.instead_of(failed, spec), replace(self._jobs.of(spec), fallback=())
 
     async def run_agent_async(self, agent_name: str, agent_input: str) -> object:
         """The agent's value; raises what went wrong instead of returning it."""
@@ -394,49 +442,6 @@ class Runtime:
             raise RuntimeClosedError("the runtime is not open")
         return around
 
-    def _caller(self, caller: Caller | None, user: str | None, around: Execution | None) -> Caller:
-        """On whose behalf: who is named, else who made the call around this one, else nobody but
-        this runtime's own session, so that no two nameless callers share results."""
-        parent = current_call.get() if around is not None else None
-        if caller is None:
-            caller = parent.caller if parent is not None and user is None else Caller(user or None)
-        if caller.user or caller.session:
-            return caller
-        return Caller(session=self._session, tenant=caller.tenant)
-
-    def _call(
-        self,
-        spec: AgentSpec,
-        query: str,
-        context: Mapping[str, object],
-        caller: Caller,
-        *,
-        priority: Priority,
-        deadline_ns: int | None,
-    ) -> tuple[Call, PacelineError | None]:
-        """The call, and what speaks against running it at all."""
-        try:
-            plan, error = spec.plan(query, context), None
-        except PacelineError as exc:
-            plan, error = Plan(), exc
-        parent, around = current_call.get(), current_span.get()
-        self._calls += 1
-        call_id = f"{self._session}-{self._calls}"
-        call = Call(
-            call_id,
-            _AGENT,
-            spec.name,
-            {**context, "query": query} if context else {"query": query},
-            caller,
-            Scope.of(caller, plan.scope),
-            plan,
-            priority,
-            deadline_ns,
-            parent.id if parent is not None else None,
-            parent.trace_id if parent is not None else call_id,
-        )
-        return call if around is None else made_in(around, parent, call), error
-
 
 def _checked(settings: object) -> Settings:
     if settings is None:
@@ -447,54 +452,3 @@ def _checked(settings: object) -> Settings:
             next_step="Make them with paceline.config.load(overrides={...}).",
         )
     return settings
-
-
-def _deadline_ns(around: Execution | None, timeout_s: float | None, clock: Clock) -> int | None:
-    """The earlier of the caller's own limit and the deadline of the call it is made in.
-
-    Not inside a call whose result others may get: they may have more time, and would get what
-    came of having less. Such a call ends its inner ones by being cancelled.
-    """
-    shared = around is not None and around.call.plan.cacheable
-    outer_ns = around.deadline_ns if around is not None and not shared else None
-    if timeout_s is None:
-        return outer_ns
-    own_ns = clock.monotonic_ns() + round(timeout_s * _NS)
-    return own_ns if outer_ns is None else min(own_ns, outer_ns)
-
-
-def _check_request(  # noqa: PLR0917 (on the path of every call)
-    name: object,
-    text: object,
-    user: object,
-    caller: object,
-    context: object,
-    priority: object,
-    timeout: object,
-) -> None:
-    """Raises InvalidInputError for what no call can be made of."""
-    if not isinstance(name, str):
-        raise _wrong("the name of an agent", name, "a text")
-    if not isinstance(text, str):
-        raise _wrong(f"the input of {name}", text, "a text")
-    if not text.strip():
-        raise InvalidInputError(f"the input of {name} is empty", next_step="Say what to do.")
-    if user is not None and not isinstance(user, str):
-        raise _wrong("user", user, "a text")
-    if caller is not None and not isinstance(caller, Caller):
-        raise _wrong("caller", caller, "a Caller")
-    if context is not None and not isinstance(context, Mapping):
-        raise _wrong("context", context, "a mapping of names to values")
-    if not isinstance(priority, Priority):
-        raise _wrong("priority", priority, "a Priority")
-    if timeout is None:
-        return
-    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if not number or not 0 < cast("float", timeout) <= _LONGEST_S:
-        raise _wrong("timeout", timeout, "a number of seconds, more than 0 and at most a year")
-
-
-def _wrong(what: str, value: object, wanted: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"{what} is {reprlib.repr(value)}, not {wanted}", next_step=f"Give {wanted}."
-    )

@@ -10,13 +10,16 @@ __all__ = [
     "SECRET",
     "AgentSettings",
     "AlertSettings",
+    "BalanceSettings",
     "BudgetPer",
     "BudgetSettings",
     "BudgetWindow",
     "CacheSettings",
     "DiscordSettings",
+    "FleetSettings",
     "HistorySettings",
     "HostExecSettings",
+    "InstanceSettings",
     "MetricsSettings",
     "ObjectiveSettings",
     "Per",
@@ -66,6 +69,117 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Executions of one call at most, where repeating it is safe."""
     drain_s: Seconds = 5.0
     """How long closing waits for calls in flight before it cancels them."""
+
+
+class BalanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What holds when things fail or are slow, for all agents. Times in seconds."""
+
+    circuit_failures: Count = 7
+    """So many failures of an agent or instance in a row, and it is left alone for a while; 0 for
+    never."""
+    circuit_wait_s: Limit = 5.0
+    """For how long at first; twice as long each time that it still fails."""
+    circuit_longest_wait_s: Limit = 120.0
+    """For how long at most."""
+    retry_share: Share = 0.1
+    """Retries of all calls together, as a share of the calls."""
+    hedge_share: Share = 0.05
+    """Second executions of reads that take longer than the slowest 5 % did, as a share of the calls
+    of fleets that hedge."""
+    shortest_timeout_s: Limit = 1.0
+    """Limits learnt from what executions at instances took are never shorter than this."""
+    ageing_s: Limit = 10.0
+    """Who has waited in a queue for so long goes before what is one level more urgent."""
+    health_interval_s: Limit = 10.0
+    """Time between two looks at whether an instance is there."""
+    slow_start_s: Seconds = 10.0
+    """How long an instance that is back takes to get its full share again."""
+
+
+class InstanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One of `[[fleets.NAME.instances]]`."""
+
+    kind: Literal["local", "worker", "http", "openai"] = "http"
+    """local is the agent's own module, worker a process of its own that runs `function`, http an
+    agent elsewhere, openai a model behind a server that speaks OpenAI's chat completions."""
+    id: Annotated[str, Meta(max_length=100)] = ""
+    """Its name among the others; by its kind and place in the list, if left out."""
+    url: str = ""
+    """Where an http instance takes calls; for openai the base address, such as
+    "http://127.0.0.1:8000/v1"."""
+    model: str = ""
+    """The model that an openai instance is asked for."""
+    token_env: str = ""
+    """Name of the environment variable with its token, if it wants one."""
+    function: str = ""
+    """What a worker runs, such as "package.module:function"."""
+    capacity: Count = 10
+    """Calls at once; 0 gives it none."""
+    weight: Annotated[float, Meta(ge=0, le=1e6)] = 1.0
+    """Its share relative to the others; 0 gives it nothing."""
+    requests_per_minute: Count = 0
+    """Its limit, 0 for none that is known. What its answers say of limits is heeded anyway."""
+    tokens_per_minute: Count = 0
+    """Input and output together; 0 for no limit that is known."""
+    zone: str = ""
+    """Where it is; calls can prefer one."""
+    version: str = ""
+    """Of what it runs, for those who look."""
+    labels: dict[str, str] = {}
+    """Names and values that calls can ask for."""
+    context_window: Count = 0
+    """Tokens it can take, 0 for no limit that is known."""
+    modalities: tuple[str, ...] = ("text",)
+    """What it understands, such as "text" and "image"."""
+    input_usd: Rate = 0.0
+    """US dollars per million tokens of input."""
+    output_usd: Rate = 0.0
+    """US dollars per million tokens of output."""
+
+    def named(self, number: int) -> str:
+        """Its id, as the one of this place (from 1) in the list."""
+        return self.id or f"{self.kind}-{number}"
+
+
+class FleetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One of `[fleets.NAME]`: the instances of the agent of this name, how calls are spread over
+    them, and what answers when they cannot. Without an agent module of the name, it is an agent
+    of its own."""
+
+    instances: tuple[InstanceSettings, ...] = ()
+    """The module of the agent alone, if left out."""
+    strategy: Literal[
+        "auto",
+        "round_robin",
+        "least_loaded",
+        "weighted",
+        "random",
+        "smooth_weighted",
+        "power_of_two",
+        "peak_ewma",
+        "consistent_hash",
+        "prequal",
+        "cheapest",
+        "cache_aware",
+        "learned_work",
+    ] = "auto"
+    """How an instance is chosen; auto is learned_work where there are models, else least_loaded."""
+    concurrency: Literal["fixed", "gradient", "aimd"] = "fixed"
+    """Whether the limit of each instance is its capacity, or found below it by its latency
+    (gradient) or its failures (aimd)."""
+    hedge: bool = False
+    """Ask a second instance when a read takes longer than the slowest 5 % did."""
+    fallback: tuple[str, ...] = ()
+    """What is tried in turn when all instances have failed: "agent NAME", "stale" for a result of
+    before, "text ..." for a fixed answer."""
+    description: str = ""
+    """For those who look; this and what follows is for fleets without an agent module."""
+    effect: Literal["pure", "read", "write", "unknown"] = "unknown"
+    """What its calls do: what is read or pure can be kept, repeated and asked twice."""
+    cache_ttl_s: Seconds | None = None
+    """How long a result is valid, if not as long as others."""
+    timeout_s: Limit | None = None
+    """Limit of one execution, if not that of all agents."""
 
 
 class CacheSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -175,8 +289,9 @@ class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     max_series: AtLeastOne = 1_000
     """Names and labels with figures of their own; further ones are counted together."""
     listen: str = ""
-    """Address at which a running runtime serves `/metrics` for Prometheus, such as
-    "127.0.0.1:9464"; empty for none. Needs the extra `paceline[prometheus]`."""
+    """Address at which a running runtime serves `/metrics` for Prometheus, and as JSON `/health`,
+    `/performance`, `/performance/AGENT` and `/slow-operations`, such as "127.0.0.1:9464"; empty for
+    none. Needs the extra `paceline[prometheus]`."""
     hosts: str = ""
     """Further names by which requests for `/metrics` may call this machine, with commas between
     them; IP addresses, localhost and the host of `listen` always may."""
@@ -353,3 +468,5 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     discord: DiscordSettings = DiscordSettings()
     prices: dict[str, PriceSettings | tuple[PriceSettings, ...]] = {}
     budgets: dict[str, BudgetSettings] = {}
+    balance: BalanceSettings = BalanceSettings()
+    fleets: dict[str, FleetSettings] = {}

@@ -5,9 +5,12 @@ from typing import Any, assert_type
 
 from paceline import (
     AgentCache,
+    AgentInstance,
     Call,
     Caller,
     Effect,
+    LoadBalancer,
+    LoadBalancingStrategy,
     LRUCache,
     MetricsCollector,
     Outcome,
@@ -29,6 +32,9 @@ from paceline import (
     track_performance,
 )
 from paceline.agents.kept_results import Hit
+from paceline.balance.lease import Lease
+from paceline.balance.request import Needs
+from paceline.balance.status import FleetStatus
 from paceline.cache.function.memo import CacheInfo
 from paceline.cache.stack.cache import CacheTier, TieredStats
 from paceline.metrics.figures import Figures, Snapshot, Trouble
@@ -183,3 +189,20 @@ async def figures() -> None:
     assert_type(rank(snapshot, score=balanced_score, min_calls=5), tuple[Rank, ...])
     assert_type(PerformanceMetrics("agent").p95_execution_time, float | None)
     assert_type(report_usage("model", input=100, output=10, cached_input=50), bool)
+
+
+async def instances() -> None:
+    """Leases are of instances; figures are typed."""
+    balancer = LoadBalancer(LoadBalancingStrategy.POWER_OF_TWO, max_queue=10, lease_s=60)
+    balancer.register(AgentInstance("one", "model", 0, 5, 2.0, target="anything"))
+    async with balancer.lease("model", needs=Needs(context_window=8_000), timeout=5) as instance:
+        assert_type(instance, AgentInstance)
+        assert_type(instance.p95_ms, float | None)
+    lease = await balancer.lease("model", affinity="session", priority=Priority.HIGH)
+    assert_type(lease, Lease)
+    lease.release(PacelineError("it failed"))
+    assert_type(balancer.acquire("model"), AgentInstance)
+    assert_type(balancer.status("model"), FleetStatus)
+    assert_type(balancer.get_status(), dict[str, dict[str, Any]])
+    assert_type(await balancer.drain("model", "one", timeout=5), bool)
+    balancer.set_strategy("model", "least_loaded")

@@ -385,6 +385,38 @@ def test_those_at_once_would_have_waited_for_the_first() -> None:
     assert reuse(agent.results, 60.0).saved_ns == 1.5 * NS
 
 
+def fell_back(record: Record) -> Record:
+    """The same call where a fallback answered in place of its error; its text is no result."""
+    if record.category is None:
+        return record
+    sorry = {"instead_of": record.category, "category": None, "output_hash": "sorry"}
+    return msgspec.structs.replace(record, **sorry)
+
+
+@pytest.mark.parametrize("failing", [flaky, rescued])
+def test_fallbacks_hide_no_failures(failing: Callable[[int], list[Record]]) -> None:
+    """What is advised of failures is the same where fallbacks answered in their place. (S1-60,
+    S0-81)"""
+    by = known() if failing is rescued else known(effect=EffectKind.UNKNOWN)
+    failed = failing(60)
+    expected = advised(failed, by)
+    assert expected
+    assert advised([fell_back(one) for one in failed], by) == expected
+
+
+def test_what_a_fallback_answered_is_no_result() -> None:
+    """A fixed text in place of an error neither saves work when it comes again, nor says that a
+    result has changed. (S1-60, S0-81)"""
+    texts = [call(10 * n, said="sorry", instead_of=Category.NETWORK) for n in range(5)]
+    (agent,) = by_agent([*texts, call(60), call(70)])
+    assert reuse(agent.results, 600.0) == reuse([[call(60), call(70)]], 600.0)
+    assert [one.at_ns for one in agent.done] == [call(60).at_ns, call(70).at_ns]
+    instead = {"instead_of": Category.NETWORK}
+    lost = [msgspec.structs.replace(one, **instead) for one in evictions(60)]
+    assert "size" in advised(evictions(60), known(NO_FILE))
+    assert "size" not in advised(lost, known(NO_FILE))
+
+
 def test_a_slow_agent_gets_no_more_at_once() -> None:
     """An agent that takes longer when it is busy is not advised to run more at once, nor is one
     whose waiting its own limit does not explain. (S1-60)"""

@@ -10,11 +10,11 @@ import typer.testing
 from paceline.advise.declared import Declared
 from paceline.call import EffectKind
 from paceline.cli import advise as command
-from paceline.cli.advise import Wanted, known_agents, seconds, show_advice
+from paceline.cli.advise import Wanted, known_agents, show_advice
 from paceline.cli.app import build
 from paceline.cli.completed import completed
 from paceline.cli.place import Place
-from paceline.errors import Category, UsageError
+from paceline.errors import Category
 from paceline.history.record import Record
 from paceline.testing.virtual_time import VirtualClock
 from tests.recorded import row, write
@@ -189,20 +189,6 @@ def test_declarations_are_read(place: Place) -> None:
     assert agents["limits"] == Declared(timeout_s=5.0, max_concurrency=2, in_threads=True)
     assert agents["plans"].per_call
     assert agents["rules"].per_call
-
-
-@pytest.mark.parametrize(("text", "is_s"), [("90s", 90), ("15m", 900), ("24h", 86_400)])
-def test_times_have_units(text: str, is_s: float) -> None:
-    """How far to look back is a number and a unit. (S1-60)"""
-    assert seconds(text) == is_s
-
-
-@pytest.mark.parametrize("text", ["", "7", "-1d", "1w", "1.5h", "9999999999d"])
-def test_other_times_are_refused(text: str) -> None:
-    """What is no such time is an error of usage that says how to write one. (S1-60)"""
-    with pytest.raises(UsageError, match="is no time") as refused:
-        seconds(text)
-    assert "7d" in refused.value.next_step
 
 
 @pytest.mark.parametrize("form", [["--format", "json"], ["--json"]])

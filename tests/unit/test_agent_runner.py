@@ -16,6 +16,7 @@ from paceline.agents.registry import AgentRegistry
 from paceline.agents.runner import AgentRunner
 from paceline.agents.spec import AgentSpec
 from paceline.agents.threads import ThreadPool
+from paceline.balance.gate import Gate
 from paceline.call import Call, Caller, Kind, Plan, Scope, current_call
 from paceline.clock import SystemClock
 from paceline.errors import AgentError, InvalidInputError
@@ -37,7 +38,7 @@ def call_of(query: object = "q", caller: Caller = ADA, **context: object) -> Cal
 
 @pytest.fixture
 def runner() -> Iterator[AgentRunner]:
-    pool = ThreadPool(4)
+    pool = ThreadPool(Gate("the threads", 4, 1_000))
     yield AgentRunner(pool)
     pool.close()
 

@@ -11,12 +11,19 @@ from hypothesis import strategies as st
 
 from paceline.agents import threads as threads_module
 from paceline.agents.threads import ThreadPool
+from paceline.balance.gate import Gate
+from paceline.call import Priority
 from paceline.errors import RuntimeClosedError
 from paceline.testing import virtual_time
 
 who: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
 
 NOTHING: dict[str, int] = {}
+
+
+def a_pool(threads: int) -> ThreadPool:
+    """Threads with a gate of their own."""
+    return ThreadPool(Gate("the threads", threads, 1_000))
 
 
 class Blocked:
@@ -52,7 +59,7 @@ async def blocked() -> AsyncIterator[Callable[[], Blocked]]:
 
 async def test_the_loop_goes_on_while_a_function_runs(blocked) -> None:
     """A synchronous function does not hold up the event loop: the loop can end its wait. (S1-25)"""
-    pool = ThreadPool(1)
+    pool = a_pool(1)
     function = blocked()
     task = asyncio.create_task(pool.run(function))
     await function.started.wait()
@@ -65,7 +72,7 @@ async def test_the_loop_goes_on_while_a_function_runs(blocked) -> None:
 
 async def test_values_errors_and_arguments_pass_through() -> None:
     """The value and every exception arrive as they are, StopIteration and SystemExit included."""
-    pool = ThreadPool(2)
+    pool = a_pool(2)
     assert await pool.run(divmod, 7, 2) == (3, 1)
     assert await pool.run(NOTHING.get, "x") is None
     with pytest.raises(ZeroDivisionError):
@@ -84,7 +91,7 @@ async def test_values_errors_and_arguments_pass_through() -> None:
 
 async def test_the_callers_context_is_seen_and_kept() -> None:
     """A function sees its caller's context variables; what it sets stays with it."""
-    pool = ThreadPool(1)
+    pool = a_pool(1)
     who.set("ada")
 
     def change() -> str:
@@ -100,7 +107,7 @@ async def test_the_callers_context_is_seen_and_kept() -> None:
 
 async def test_no_more_than_the_limit_at_once(blocked) -> None:
     """With all threads taken the next function waits, and starts in the order of arrival."""
-    pool = ThreadPool(2)
+    pool = a_pool(2)
     held = [blocked() for _ in range(2)]
     tasks = [asyncio.create_task(pool.run(function)) for function in held]
     for function in held:
@@ -120,7 +127,7 @@ async def test_no_more_than_the_limit_at_once(blocked) -> None:
 
 async def test_a_cancelled_caller_leaves_and_its_thread_keeps_the_place(blocked) -> None:
     """A cancelled caller goes at once, and the place is taken until the function ends. (S1-25)"""
-    pool = ThreadPool(1)
+    pool = a_pool(1)
     function = blocked()
     task = asyncio.create_task(pool.run(function))
     await function.started.wait()
@@ -138,7 +145,7 @@ async def test_a_cancelled_caller_leaves_and_its_thread_keeps_the_place(blocked)
 
 async def test_what_is_cancelled_while_it_waits_never_runs(blocked) -> None:
     """A caller that is cancelled before a thread was free has started nothing."""
-    pool = ThreadPool(1)
+    pool = a_pool(1)
     function = blocked()
     task = asyncio.create_task(pool.run(function))
     await function.started.wait()
@@ -157,7 +164,7 @@ async def test_what_is_cancelled_while_it_waits_never_runs(blocked) -> None:
 async def test_closing_waits_for_nobody(blocked) -> None:
     """close returns though a function hangs, refuses who waits and who comes, and still lets what
     runs deliver."""
-    pool = ThreadPool(1)
+    pool = a_pool(1)
     function = blocked()
     running = asyncio.create_task(pool.run(function))
     await function.started.wait()
@@ -175,7 +182,7 @@ async def test_closing_waits_for_nobody(blocked) -> None:
 async def test_threads_end_when_the_pool_is_closed() -> None:
     """After close idle threads end; all are daemons, so that none keeps the process."""
     before = set(threading.enumerate())
-    pool = ThreadPool(4)
+    pool = a_pool(4)
     await asyncio.gather(*(pool.run(str, number) for number in range(20)))
     mine = set(threading.enumerate()) - before
     assert 1 <= len(mine) <= 4
@@ -188,7 +195,7 @@ async def test_threads_end_when_the_pool_is_closed() -> None:
 
 def test_a_loop_that_is_gone_harms_nobody() -> None:
     """A function whose loop was closed meanwhile ends quietly, and its thread serves other loops."""
-    pool = ThreadPool(1)
+    pool = a_pool(1)
     go, entered = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -217,7 +224,7 @@ def test_virtual_time_can_be_held_for_a_thread() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, virtual_time.VirtualTimeLoop)
-        pool = ThreadPool(1)
+        pool = a_pool(1)
         task = asyncio.create_task(pool.run(lambda: sum(range(100_000))))
         loop.hold(task)
         async with asyncio.timeout(0.001):
@@ -254,20 +261,20 @@ def _threads_for(pool: ThreadPool, functions: int) -> int:
 @given(st.integers(1, 5), st.integers(1, 12))
 def test_as_many_threads_as_needed_and_allowed(limit: int, functions: int) -> None:
     """So many functions that block get a thread each, up to `max_threads`."""
-    assert _threads_for(ThreadPool(limit), functions) == min(limit, functions)
+    assert _threads_for(a_pool(limit), functions) == min(limit, functions)
 
 
 def test_a_pool_without_a_limit_is_caught(monkeypatch) -> None:
     """The law above fails for a pool that starts a thread for everybody."""
     monkeypatch.setattr(threads_module, "min", max, raising=False)
-    pool = ThreadPool(3)
+    pool = a_pool(3)
     monkeypatch.setattr(pool, "max_threads", 12)
     assert _threads_for(pool, 12) == 12
 
 
 async def test_cancelled_calls_take_no_thread_with_them() -> None:
     """Calls cancelled while they wait for a thread leave every thread to those who come after."""
-    pool = ThreadPool(2)
+    pool = a_pool(2)
     for _ in range(200):
         calls = [asyncio.create_task(pool.run(lambda: None)) for _ in range(4)]
         await asyncio.sleep(0)
@@ -291,10 +298,31 @@ async def test_a_thread_that_cannot_be_started_is_not_counted(
     def refuse(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    pool = ThreadPool(1)
+    pool = a_pool(1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError):
             await pool.run(lambda: None)
     assert await pool.run(lambda: "done") == "done"
     pool.close()
+
+
+async def test_who_waits_for_a_thread_grows_urgent_by_the_clock_given() -> None:
+    """In the queue for threads age counts by the runtime's clock and its settings. (S2-36)"""
+    clock, order = virtual_time.VirtualClock(), list[str]()
+    pool = ThreadPool(Gate("the threads", 1, 9, clock=clock, ageing_s=3.0))
+
+    async def enter(name: str, priority: Priority) -> None:
+        await pool.gate.enter(priority)
+        order.append(name)
+        pool.gate.leave()
+
+    await pool.gate.enter()
+    old = asyncio.create_task(enter("old", Priority.LOW))
+    await asyncio.sleep(0)
+    clock.advance(3.1)
+    new = asyncio.create_task(enter("new", Priority.NORMAL))
+    await asyncio.sleep(0)
+    pool.gate.leave()
+    await asyncio.gather(old, new)
+    assert order == ["old", "new"]

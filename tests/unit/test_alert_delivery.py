@@ -514,14 +514,14 @@ def test_the_default_rules_on_a_live_collector() -> None:
 def test_of_settings() -> None:
     """The settings make a watch of their rules, silences and sinks; without an address nothing is
     sent anywhere. (S0-73)"""
-    assert [one.name for one in sinks_of(AlertSettings())] == ["log"]
+    assert [one.name for one in sinks_of(AlertSettings(), VirtualClock())] == ["log"]
     full = AlertSettings(
         log=False,
         webhook_url="http://127.0.0.1:9/hook",
         discord_url="https://discord.com/api/webhooks/1/abcdefgh",
         slack_url="https://hooks.slack.com/services/T/B/abcdefgh",
     )
-    assert [one.name for one in sinks_of(full)] == ["webhook", "discord", "slack"]
+    assert [one.name for one in sinks_of(full, VirtualClock())] == ["webhook", "discord", "slack"]
     watch = watch_of(AlertSettings(), Loads(0.1).read, clock=VirtualClock(), rng=Dice(0))
     assert [rule.name for rule in watch.rules] == [rule.name for rule in DEFAULT_RULES]
     assert watch.dropped == 0

@@ -66,6 +66,31 @@ def test_who_shares_a_failed_execution_was_not_rejected() -> None:
     assert ever_of(collector).by_ending == {Ending.ERROR: 1, Ending.REJECTED: 1}
 
 
+def test_a_fallback_answers_and_hides_no_error() -> None:
+    """A call that a fallback answered is a success, is counted as such a one, and the error in
+    place of which it answered is among the errors. (S0-81, S0-09)"""
+    collector = MetricsCollector(clock=VirtualClock())
+    down = AgentError("no answer from 10.0.0.1", category=Category.NETWORK)
+    for error in (down, down, OverloadedError("full")):
+        call = a_call("x")
+        outcome = Outcome(
+            call.id, call.name, Source.EXECUTED, "sorry", total_ns=MS, instead_of=error
+        )
+        collector.observe(call, outcome)
+    observe(collector)
+    series = series_of(collector)
+    assert series.ever.by_ending == {Ending.SUCCESS: 4}
+    assert (series.ever.success_rate, series.ever.fallbacks) == (1.0, 3)
+    assert series.ever.by_instead == {Category.NETWORK: 2, Category.EXHAUSTED: 1}
+    assert series.ever.by_category == {}
+    assert [(one.category, one.message, one.count) for one in series.troubles] == [
+        (Category.NETWORK, "no answer from *", 2),
+        (Category.EXHAUSTED, "full", 1),
+    ]
+    assert series.execute.count == 1  # what was never executed took no time
+    assert collector.snapshot().totals.ever.fallbacks == 3
+
+
 def test_a_cancelled_call_is_no_failure() -> None:
     """Cancelled calls are in no rate, no distribution and no list of errors. (S0-21)"""
     collector = MetricsCollector(clock=VirtualClock())
@@ -461,6 +486,14 @@ def _unguarded(self: Cell, now_ns: int) -> None:
         self._add(part, now_ns)
 
 
+def _as_if_executed(self: Cell, batch: list[int], part: Any = Cell._part) -> object:
+    category, self.category = self.category, None
+    try:
+        return part(self, batch)
+    finally:
+        self.category = category
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "wrong", "check"),
     [
@@ -475,9 +508,9 @@ def _unguarded(self: Cell, now_ns: int) -> None:
         (live, "Ending", _Words(Ending, "CANCELLED"), test_a_cancelled_call_is_no_failure),
         (cells, "Ending", _Words(Ending, "CANCELLED"), test_a_cancelled_call_is_no_failure),
         (
-            cells,
-            "Ending",
-            _Words(Ending, "SUCCESS"),
+            Cell,
+            "_part",
+            _as_if_executed,
             test_an_error_before_any_execution_is_no_execution,
         ),
     ],

@@ -75,7 +75,7 @@ def _another(section: str, key: str, default: Any) -> object:
     if isinstance(default, bool):
         return not default
     if isinstance(default, (int, float)):
-        return default + 1
+        return 0.5 if 0 < default < 1 else default + 1
     return choices.get(key, "elsewhere")
 
 
@@ -232,3 +232,30 @@ def test_settings_do_not_change() -> None:
     with pytest.raises(AttributeError):
         Settings().run.threads = 1  # type: ignore[misc]
     assert msgspec.structs.replace(Settings().run, threads=1).threads == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "next_step"),
+    [
+        ('[fleets.a]\n[fleets.far]\nstrategy = "best"', "fleets.far.strategy: 'best' is none of \"auto\",", ""),
+        ("[fleets.far]\nfallbak = []", "unknown setting fleets.far.fallbak in", "Did you mean fallback?"),
+        ('[[fleets.far.instances]]\nkind = "htp"', "fleets.far.instances[0].kind: 'htp' is none", '"http"?'),
+        ('[[fleets.far.instances]]\nurll = ""', "setting fleets.far.instances[0].urll in", "mean url?"),
+        ("[[fleets.far.instances]]\ncapacity = -3", "fleets.far.instances[0].capacity is refused: expected `int` >= 0 (from", ""),
+        ("[fleets]\nfar = 3", "fleets.far is refused: expected `object`, got `int` (from", ""),
+        ("[[fleets.far.instances]]\nlabels = {a = 3}", "fleets.far.instances[0].labels[...] is refused:", ""),
+        ('[budgets.b]\nwindow = "dya"', "budgets.b.window: 'dya' is none of", '"day"?'),
+        ("[prices.m]\ninputt = 3", "prices.m is refused: object contains unknown field `inputt`", ""),
+    ],
+)  # fmt: skip
+def test_a_table_of_yours_is_named_when_it_is_refused(
+    text: str, said: str, next_step: str, tmp_path: Path
+) -> None:
+    """What is wrong in a fleet, a budget or a price is one sentence with its name, the key and the
+    file; for a word that is nearly right, with the right one. (S0-83)"""
+    file = write(tmp_path / "paceline.toml", text)
+    with pytest.raises(ConfigError) as caught:
+        load(file=file)
+    assert said in caught.value.message
+    assert str(file) in caught.value.message
+    assert next_step in caught.value.next_step

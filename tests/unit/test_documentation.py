@@ -10,9 +10,13 @@ import pytest
 
 import paceline
 from paceline.agents.declared import ATTRIBUTES
+from paceline.balance.fallback import fallbacks_of
+from paceline.config import load
 from paceline.hostexec.policy.decision import Policy
 from paceline.settings import (
     BudgetSettings,
+    FleetSettings,
+    InstanceSettings,
     ObjectiveSettings,
     PriceSettings,
     RuleSettings,
@@ -33,10 +37,15 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "code", [code for name in ("README.md", "docs/cache.md") for code in blocks(name, "python")]
+    "code",
+    [
+        code
+        for name in ("README.md", "docs/cache.md", "docs/balance.md")
+        for code in blocks(name, "python")
+    ],
 )
 def test_every_example_runs(code: str, tmp_path: Path) -> None:
-    """Each Python example of the README and of docs/cache.md runs as it stands, in an empty
+    """Each Python example of the README, of docs/cache.md and docs/balance.md runs as it stands, in an empty
     directory."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -56,13 +65,22 @@ def test_the_example_policy_loads(code: str) -> None:
     assert Policy.load(code, name="docs/hostexec.md").decide(["git", "diff", "--stat"]).argv
 
 
+@pytest.mark.parametrize("code", blocks("docs/balance.md", "toml"))
+def test_the_example_of_fleets_loads(code: str, tmp_path: Path) -> None:
+    """The fleets in the documents are settings that Paceline accepts. (S0-83)"""
+    file = tmp_path / "paceline.toml"
+    file.write_text(code)
+    for name, fleet in load(file=file).fleets.items():
+        assert fallbacks_of(name, fleet.fallback)
+
+
 def test_every_setting_is_documented_with_its_default() -> None:
     """docs/settings.md has a row for each setting, in its section, with the true default."""
     parts = re.split(r"^## \[", text("docs/settings.md"), flags=re.MULTILINE)[1:]
     sections = dict(part.split("]", 1) for part in parts)
     defaults = msgspec.to_builtins(Settings())
     assert set(sections) == set(defaults)
-    for section in ("prices", "budgets"):  # whose keys are names of the user's own
+    for section in ("prices", "budgets", "fleets"):  # whose keys are names of the user's own
         del defaults[section]
     for section, keys in defaults.items():
         body = sections[section].partition("\n### ")[0]
@@ -108,10 +126,11 @@ def test_no_gain_is_claimed_that_was_not_measured() -> None:
 
 
 def test_every_key_of_tables_of_settings_is_documented() -> None:
-    """docs/settings.md has a row for each key of a rule, an objective, a silence, a price and a
-    budget."""
+    """docs/settings.md has a row for each key of a rule, an objective, a silence, a price, a
+    budget, a fleet and an instance."""
     said = set(re.findall(r"^\| `(\w+)` \|", text("docs/settings.md"), re.MULTILINE))
     for kind in (
-        RuleSettings, ObjectiveSettings, SilenceSettings, PriceSettings, BudgetSettings
+        RuleSettings, ObjectiveSettings, SilenceSettings, PriceSettings, BudgetSettings,
+        FleetSettings, InstanceSettings,
     ):  # fmt: skip
         assert set(kind.__struct_encode_fields__) <= said, kind

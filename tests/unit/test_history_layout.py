@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,10 +22,14 @@ from paceline.redaction import Redactor
 from paceline.testing.history_suite import a_call, an_outcome
 from paceline.testing.virtual_time import VirtualClock
 
-ADDED = (
-    "link", "error_type", "saved_ns", "price_usd", "tokens_written", "tokens_reasoning", "raw_usd",
-    "unpriced", "saved_usd",
-)  # fmt: skip
+EARLIER = range(1, SCHEMA.version)
+EMPTY = {"saved_ns": 0, "price_usd": 0.0, "unpriced": 0}
+
+
+def added(version: int) -> list[str]:
+    """The fields that files of this version lack."""
+    later = range(version + 1, SCHEMA.version + 1)
+    return [column.split()[0] for one in later for column in layout._ADDED[one]]
 
 
 def a_history(path: Path) -> SqliteHistory:
@@ -34,16 +39,23 @@ def a_history(path: Path) -> SqliteHistory:
     return SqliteHistory(path, clock=VirtualClock(), redactor=Redactor(), on_loss=fail)
 
 
+@pytest.fixture(params=EARLIER)
+def written(request: pytest.FixtureRequest) -> int:
+    """The version of a file."""
+    return int(request.param)
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file as the first version wrote it, with two records."""
+def path(tmp_path: Path, written: int) -> Path:
+    """A file as an earlier version wrote it, with two records."""
     now, then = tmp_path / "now.db", tmp_path / "history.db"
     history = a_history(now)
     for id in ("1", "2"):  # noqa: A001
         history.observe(call := a_call(id), an_outcome(call))
     history.close()
-    columns = ", ".join(n for n in ("seq", *Record.__struct_fields__) if n not in ADDED)
-    with closing(connect(then, layout._FIRST)) as db:
+    lacks = added(written)
+    columns = ", ".join(n for n in ("seq", *Record.__struct_fields__) if n not in lacks)
+    with closing(connect(then, layout._of_version(written))) as db:
         db.execute("ATTACH ? AS now", (str(now),))
         db.execute(f"INSERT INTO calls ({columns}) SELECT {columns} FROM now.calls")  # noqa: S608
     return then
@@ -54,15 +66,13 @@ def version(path: Path) -> int:
         return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def old_form(record: Record) -> Record:
-    return msgspec.structs.replace(
-        record, link=None, error_type=None, saved_ns=0, price_usd=0.0, tokens_written=None,
-        tokens_reasoning=None, raw_usd=None, unpriced=0, saved_usd=None,
-    )  # fmt: skip
+def old_form(record: Record, written: int) -> Record:
+    lacks: dict[str, Any] = {name: EMPTY.get(name) for name in added(written)}
+    return msgspec.structs.replace(record, **lacks)
 
 
 def test_an_earlier_file_keeps_its_records(path: Path) -> None:
-    """The first writer upgrades a file of version 1, keeps what is in it, and adds to it. (S1-55)"""
+    """The first writer upgrades a file of an earlier version, keeps what is in it, and adds to it. (S1-55)"""
     before = SqliteReader(path).query()
     history = a_history(path)
     assert version(path) == SCHEMA.version
@@ -74,10 +84,10 @@ def test_an_earlier_file_keeps_its_records(path: Path) -> None:
     assert third.saved_ns == 1_000
 
 
-def test_an_earlier_file_is_read_as_it_is(path: Path) -> None:
-    """Who only reads sees the records of a file of version 1, and leaves the file so."""
+def test_an_earlier_file_is_read_as_it_is(path: Path, written: int) -> None:
+    """Who only reads sees the records of an earlier file, and leaves the file so. (S1-55)"""
     reader = SqliteReader(path)
-    expected = [old_form(found) for found in SqliteReader(path.parent / "now.db").query()]
+    expected = [old_form(found, written) for found in SqliteReader(path.parent / "now.db").query()]
     assert reader.query() == expected
     assert reader.query(name="echo", user="ada") == expected
     assert reader.get("1") == expected[1]
@@ -85,7 +95,7 @@ def test_an_earlier_file_is_read_as_it_is(path: Path) -> None:
     facts: list[Facts] = []
     assert reader.fold(facts.append) == 2
     assert facts == [found.facts for found in expected[::-1]]
-    assert version(path) == 1
+    assert version(path) == written
 
 
 def test_an_upgraded_file_is_a_new_one(path: Path) -> None:
@@ -101,14 +111,17 @@ def test_an_upgraded_file_is_a_new_one(path: Path) -> None:
     assert shape(path) == shape(path.parent / "now.db")
 
 
-def test_an_upgrade_is_whole_or_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upgrade_is_whole_or_none(
+    path: Path, written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An upgrade that fails half way leaves the file as it was, and can be tried again."""
     before = SqliteReader(path).query()
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "_UPGRADE", (*layout._UPGRADE, "no such statement"))
+        last = SCHEMA.version
+        patch.setitem(layout._UPGRADES, last, (*layout._UPGRADES[last], "no such statement"))
         with pytest.raises(StorageError):
             upgrade(path)
-    assert version(path) == 1
+    assert version(path) == written
     assert SqliteReader(path).query() == before
     upgrade(path)
     upgrade(path)
@@ -132,7 +145,7 @@ def test_two_upgrades_at_once_are_one(path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "use", [open_to_read, a_history, lambda path: connect(path, layout._FIRST)]
+    "use", [open_to_read, a_history, lambda path: connect(path, layout._of_version(1))]
 )
 def test_a_later_file_is_refused_with_its_version(
     use: Callable[[Path], object], path: Path
@@ -193,7 +206,7 @@ def test_a_writer_goes_on_when_columns_are_added(tmp_path: Path) -> None:
 
 
 def test_the_doctor_reads_what_readers_read(path: Path) -> None:
-    """A file of version 1 is in order, and one of a later version is not."""
+    """An earlier file is in order, and one of a later version is not."""
 
     def state() -> str:
         [found] = [found for found in examine_state(Home(path.parent)) if found.what == "history"]

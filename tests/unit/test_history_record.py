@@ -8,11 +8,12 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.call import Caller, Kind, Outcome, ScopeLevel, Source
+from paceline.call import Caller, Kind, Outcome, Scope, ScopeLevel, Source
 from paceline.codec import IMMUTABLE
 from paceline.errors import AgentError, Category
 from paceline.history import record as module
@@ -75,6 +76,52 @@ def test_an_error_is_recorded_masked() -> None:
     assert (found.category, found.failed) == (Category.NETWORK, True)
     assert found.message == f"password={MASK} is wrong"
     assert (found.output_hash, found.output_bytes) == (None, None)
+
+
+@pytest.mark.parametrize("value", ["sorry", ["a", "list"]])
+def test_a_fallback_is_recorded_with_its_error(value: object) -> None:
+    """What a fallback answered is a value with its hash, and the error it answered in place of is
+    recorded beside it, its secrets masked. (S0-81, S0-09)"""
+    call = a_call("1")
+    wrong = AgentError("password=hunter2 is wrong", category=Category.NETWORK)
+    wrong.__cause__ = ConnectionError("inner")
+    outcome = msgspec.structs.replace(an_outcome(call, value), instead_of=wrong)
+    assert capture(call, outcome, CLOCK).outcome.instead_of is None  # errors hold what they hold
+    found = record(call, outcome, clock=CLOCK, redactor=Redactor(), keep_inputs=True)
+    assert (found.category, found.failed) == (None, False)
+    assert (found.instead_of, found.trouble) == (Category.NETWORK, Category.NETWORK)
+    assert found.message == f"password={MASK} is wrong"
+    assert found.error_type == "builtins.ConnectionError"
+    assert found.output_hash == recorded(value).output_hash
+
+
+@pytest.mark.parametrize(
+    ("id_", "asked"), [("1", True), ("1-ahead", False), ("1-refresh", False), ("ahead", True)]
+)
+def test_who_asked_stands_in_the_id(id_: str, asked: bool) -> None:
+    """Calls made ahead, or anew while the old result serves, are asked for by nobody. (S1-60)"""
+    assert msgspec.structs.replace(recorded(), id=id_).asked is asked
+
+
+NAMES = st.sampled_from([None, "x", "y"])
+CALLERS = st.builds(Caller, NAMES, NAMES, NAMES)
+LEVELS = st.sampled_from([None, *ScopeLevel])
+
+
+@given(CALLERS, LEVELS, CALLERS, LEVELS)
+def test_sharers_are_those_of_the_scope(
+    one: Caller, one_level: ScopeLevel | None, other: Caller, other_level: ScopeLevel | None
+) -> None:
+    """Two records have equal sharers exactly if a result of the one may serve the other. (S1-60)"""
+
+    def sharers(caller: Caller, scope: Scope) -> tuple[str | None, ...]:
+        call = msgspec.structs.replace(a_call("1", caller=caller), scope=scope)
+        made = record(call, an_outcome(call), clock=CLOCK, redactor=Redactor(), keep_inputs=False)
+        return made.sharers
+
+    scopes = Scope.of(one, one_level), Scope.of(other, other_level)
+    same = sharers(one, scopes[0]) == sharers(other, scopes[1])
+    assert same == (scopes[0] == scopes[1])
 
 
 @given(PLAIN, PLAIN)

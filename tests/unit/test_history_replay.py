@@ -27,7 +27,7 @@ def fail(exc: StorageError) -> None:
 
 def test_statistics_come_back_from_the_file(tmp_path: Path) -> None:
     """Replaying the file gives the figures of the live collector: windows, endings, usage, saved
-    time and troubles. (S1-15, S1-16)"""
+    time, troubles and fallbacks. (S1-15, S1-16, S0-81)"""
     clock = VirtualClock()
     live = MetricsCollector(clock=clock)
     path = tmp_path / "history.db"
@@ -42,6 +42,8 @@ def test_statistics_come_back_from_the_file(tmp_path: Path) -> None:
             call, plan=msgspec.structs.replace(call.plan, cost_usd=0.5 * (number % 2))
         )
         outcome = an_outcome(call, error=errors[number % 4], source=source)
+        if number % 7 == 0:
+            outcome = msgspec.structs.replace(outcome, error=None, instead_of=AgentError("y"))
         if number % 5 == 0:
             outcome = msgspec.structs.replace(outcome, tokens=None, cost_usd=None)
         live.observe(call, outcome)
@@ -53,6 +55,8 @@ def test_statistics_come_back_from_the_file(tmp_path: Path) -> None:
     for ours, theirs in zip(replayed.series, expected.series, strict=True):
         assert ours.last_ns == theirs.last_ns
         assert ours.ever.by_ending == theirs.ever.by_ending
+        assert ours.ever.by_category == theirs.ever.by_category
+        assert ours.ever.by_instead == theirs.ever.by_instead
         assert ours.ever.usage == theirs.ever.usage
         assert ours.ever.saved_ns == theirs.ever.saved_ns
         assert ours.ever.total == theirs.ever.total

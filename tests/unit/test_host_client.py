@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import Any
 
 import aiohttp
@@ -33,6 +34,7 @@ from paceline.hostexec.http.client import HostExecClient
 from paceline.hostexec.http.guard import HttpLimits
 from paceline.hostexec.text import error_text
 from paceline.redaction import Secret
+from paceline.testing.virtual_time import VirtualClock
 from tests.security.service_host import (
     TOKEN,
     FakeHost,
@@ -331,6 +333,16 @@ async def test_answers_of_others_are_understood(
     assert (error.category, error.may_have_started) == (category, started)
     assert error.retry_after_s == 7.0
     assert str(status) in error.message
+
+
+async def test_a_proxy_may_name_the_moment() -> None:
+    """A Retry-After with a date counts from the wall clock that the client was given. (S1-23,
+    E94)"""
+    clock = VirtualClock()
+    at = formatdate(clock.wall_ns() // 10**9 + 60, usegmt=True)
+    async with _answering(_http(503, b"", f"Retry-After: {at}")) as url:
+        error = await _error(_client(url, clock=clock))
+    assert error.retry_after_s == pytest.approx(60, abs=30)
 
 
 async def test_a_full_service_ran_nothing() -> None:

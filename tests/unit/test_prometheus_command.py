@@ -179,8 +179,8 @@ def test_a_clock_that_is_set_back(past: Past) -> None:
 
 
 async def test_served_by_a_process(past: Past, tmp_path: Path) -> None:
-    """`paceline metrics --serve` says where it serves, answers with what is recorded then, and ends
-    with 0 when it is told to. (E-10)"""
+    """`paceline metrics --serve` says where it serves, answers with what is recorded then, also as
+    JSON, and ends with 0 when it is told to. (E-10)"""
     past.calls(2)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SERVE,
@@ -193,9 +193,18 @@ async def test_served_by_a_process(past: Past, tmp_path: Path) -> None:
         said = (await process.stderr.readline()).decode()
         assert said.startswith("metrics at http://127.0.0.1:")
         url = said.split()[2].rstrip(";")
-        async with aiohttp.ClientSession() as http, http.get(url) as got:
-            found = {one.name: one for one in parse_text(await got.text())}
+        async with aiohttp.ClientSession() as http:
+            async with http.get(url) as got:
+                found = {one.name: one for one in parse_text(await got.text())}
+            async with http.get(url.replace("/metrics", "/performance")) as got:
+                told = await got.json()
+            async with http.get(url.replace("/metrics", "/slow-operations?threshold_ms=0")) as got:
+                slow = await got.json()
+            async with http.get(url.replace("/metrics", "/health")) as got:
+                health = await got.json()
         assert sum(one.value for one in found["paceline_calls"].samples) == 2
+        assert (told["totals"]["calls"], len(slow["operations"])) == (2, 2)
+        assert (health["status"], health["loads"]) == ("ok", {})
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     finally:

@@ -2,16 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from paceline.call import Source, Tokens
-from paceline.errors import Category
+from paceline.call import Outcome, Source, Tokens
+from paceline.errors import CallTimeoutError, Category, OverloadedError
 from paceline.metrics import report as module
 from paceline.metrics.collector import MetricsCollector
 from paceline.metrics.figures import Snapshot
 from paceline.metrics.performance import track_performance
 from paceline.metrics.report import blocks, data, report, verbose
+from paceline.testing.history_suite import a_call
 from paceline.testing.virtual_time import VirtualClock
 
 MS = 1_000_000
@@ -174,6 +176,22 @@ def test_verbose_has_what_else_there_is() -> None:
         "  Tokens: in 1,200 (cached 300), out 400",
         "  Cost: $0.0125 ($0.0063 a success), saved $0.0125",
     ]
+
+
+def test_verbose_tells_of_fallbacks() -> None:
+    """How many calls a fallback answered is shown, and in place of which errors; the short form
+    does not change. (S0-81)"""
+    collector = MetricsCollector(clock=VirtualClock())
+    call = a_call("1", "far")
+    for error in (CallTimeoutError("late"), CallTimeoutError("late"), OverloadedError("full")):
+        collector.observe(call, Outcome("1", "far", Source.STALE, "old", instead_of=error))
+    snapshot = collector.snapshot()
+    assert "  Answered by a fallback: 3 (timeout 2, exhausted 1)\n" in verbose(snapshot)
+    assert "    2x timeout paceline.errors.CallTimeoutError: late" in verbose(snapshot)
+    assert "fallback" not in report(snapshot)
+    totals = cast("dict[str, Any]", data(snapshot)["totals"])
+    assert totals["fallbacks"] == {"timeout": 2, "exhausted": 1}
+    assert totals["categories"] == {}
 
 
 def test_at_most_five_troubles_are_shown() -> None:

@@ -1,28 +1,33 @@
 """What is cached: looked at, taken away and made ahead, through `runtime.results`."""
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from paceline import Caller, Effect, Plan, Runtime, Source
 from paceline.agents.spec import AgentSpec
 from paceline.call import Call, Outcome, Priority
+from paceline.codec import encode
 from paceline.config import load
 from paceline.errors import (
+    Category,
     InvalidInputError,
     RuntimeClosedError,
     UsageError,
 )
 from paceline.history.sqlite import SqliteReader
 from paceline.results import WarmCall
-from paceline.results.ahead import Warmer
+from paceline.results.ahead import Warmer, worth_most
 from paceline.settings import Settings
 from paceline.testing.virtual_time import VirtualClock
 from paceline.testing.virtual_time import run as run_virtual
+from tests.recorded import row
 
 Make = Callable[..., Runtime]
 
@@ -517,6 +522,19 @@ async def test_the_calls_worth_most_are_made_again(make: Make) -> None:
         for _ in range(3):  # what is made ahead gives itself no weight
             await first.results.clear()
             assert (await first.results.warm_from_history(window_s=600)).warmed == 0
+
+
+def test_what_a_fallback_answered_is_not_worth_making_ahead() -> None:
+    """Calls that fallbacks answered had no result, however long they took. (S1-52, S0-81)"""
+    data = encode({"query": "x"})
+    asked = {
+        "input": '{"query":"x"}',
+        "input_hash": hashlib.blake2b(data, digest_size=16).hexdigest(),
+    }
+    records = [row("2", 2_000, **asked), row("1", 1_000, **asked)]
+    assert [one.input for one in worth_most(records)] == ["x"]
+    fell_back = [msgspec.structs.replace(one, instead_of=Category.NETWORK) for one in records]
+    assert list(worth_most(fell_back)) == []
 
 
 async def test_what_may_not_be_made_ahead_takes_no_place(make: Make) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from paceline import Call, Outcome, Runtime, Settings, track_performance
-from paceline import runtime as module
 from paceline.call import current_call
 from paceline.config import load
 from paceline.history.sqlite import SqliteReader
 from paceline.metrics.figures import Ending
 from paceline.metrics.profile.tree import tree_of
 from paceline.metrics.span import Span, span_of
+from paceline.path import calls as module
 from paceline.testing.virtual_time import VirtualClock
 from paceline.testing.virtual_time import run as run_virtual
 

@@ -4,23 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from paceline.call import Kind, ScopeLevel, Source
+from paceline.call import Kind, Source
 from paceline.history.record import Record
 from paceline.usage import spent_on
 
-__all__ = ["NS", "AgentCalls", "asked", "by_agent", "cost_usd", "executed", "quantile"]
+__all__ = ["NS", "AgentCalls", "by_agent", "cost_usd", "executed", "quantile"]
 
 NS: Final = 1_000_000_000
-
-_UNASKED: Final = ("-ahead", "-refresh")
-"""Endings of the ids of calls that nobody asked for."""
-_SHARERS: Final[dict[ScopeLevel, tuple[str, ...]]] = {
-    ScopeLevel.GLOBAL: (),
-    ScopeLevel.TENANT: ("tenant",),
-    ScopeLevel.USER: ("tenant", "user"),
-    ScopeLevel.SESSION: ("tenant", "user", "session"),
-}
-"""What those who share a result have in common."""
 
 
 class AgentCalls(NamedTuple):
@@ -37,7 +27,7 @@ class AgentCalls(NamedTuple):
     @property
     def done(self) -> list[Record]:
         """Executions that succeeded."""
-        return [call for call in self.calls if executed(call) and call.category is None]
+        return [call for call in self.calls if executed(call) and call.trouble is None]
 
 
 def by_agent(records: Iterable[Record]) -> list[AgentCalls]:
@@ -54,11 +44,6 @@ def executed(record: Record) -> bool:
     return record.source is Source.EXECUTED and record.attempts > 0
 
 
-def asked(record: Record) -> bool:
-    """Whether somebody waited for it: it was not made ahead, nor anew while the old one served."""
-    return not record.id.endswith(_UNASKED)
-
-
 def cost_usd(record: Record) -> float:
     """What it cost, 0 where that is not known."""
     return spent_on(record, record.price_usd).cost_usd or 0.0
@@ -73,6 +58,5 @@ def _results(calls: Sequence[Record]) -> list[list[Record]]:
     groups: defaultdict[tuple[object, ...], list[Record]] = defaultdict(list)
     for call in calls:
         if call.input_hash is not None:
-            sharers = [getattr(call, field) for field in _SHARERS[call.scope]]
-            groups[call.input_hash, call.scope, *sharers].append(call)
+            groups[call.input_hash, *call.sharers].append(call)
     return list(groups.values())

@@ -39,12 +39,12 @@ def retry(agent: AgentCalls, known: Known) -> Iterator[Advice]:
     ):
         return
     ran = [
-        call for call in agent.calls if executed(call) and call.category is not Category.CANCELLED
+        call for call in agent.calls if executed(call) and call.trouble is not Category.CANCELLED
     ]
-    failed = [n for n, call in enumerate(ran) if call.attempts == 1 and call.category in _MOMENTARY]
+    failed = [n for n, call in enumerate(ran) if call.attempts == 1 and call.trouble in _MOMENTARY]
     if len(failed) < max(LEAST, _LEAST_SHARE * len(ran)):
         return
-    alone = sum(n + 1 < len(ran) and ran[n + 1].category is None for n in failed)
+    alone = sum(n + 1 < len(ran) and ran[n + 1].trouble is None for n in failed)
     if alone < _ALONE * len(failed):  # what is down for long is only asked more
         return
     attempts = RunSettings().max_attempts
@@ -98,9 +98,9 @@ def _expired_s(calls: Sequence[Record], ttl_s: float) -> Iterator[float]:
     for call in calls:
         if not executed(call):
             continue
-        if call.category is None:
+        if call.trouble is None:
             kept = call
-        elif kept is not None and call.category in _MOMENTARY | {Category.TIMEOUT}:
+        elif kept is not None and call.trouble in _MOMENTARY | {Category.TIMEOUT}:
             expired_s = (call.at_ns - kept.at_ns) / NS - ttl_s
             if 0 <= expired_s <= _DAY_S:
                 yield expired_s

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from paceline.advise.calls import NS, asked, cost_usd, executed
+from paceline.advise.calls import NS, cost_usd, executed
 from paceline.call import Source
 from paceline.history.record import Record
 
@@ -53,7 +53,7 @@ def reuse(results: Iterable[Sequence[Record]], ttl_s: float, *, beyond_s: float 
             last = call
             if kept is None or anew or call.start_ns - kept.at_ns >= ttl_ns:
                 kept = call
-            elif asked(call) and (not beyond_s or call.start_ns - kept.at_ns >= beyond_ns):
+            elif call.asked and (not beyond_s or call.start_ns - kept.at_ns >= beyond_ns):
                 hits += 1
                 if call.output_hash != kept.output_hash:
                     wrong += 1
@@ -130,4 +130,4 @@ def renewals(results: Iterable[Sequence[Record]], ttl_s: float) -> Renewals:
 
 def _made(call: Record) -> bool:
     """Whether it is an execution that made a result."""
-    return executed(call) and call.output_hash is not None
+    return executed(call) and call.trouble is None and call.output_hash is not None

@@ -5,7 +5,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from paceline.advise.advice import LEAST, Advice, Change, confidence
-from paceline.advise.calls import NS, AgentCalls, asked, cost_usd, executed
+from paceline.advise.calls import NS, AgentCalls, cost_usd, executed
 from paceline.advise.declared import Known
 from paceline.cache.policies.curve import MissRatioCurve
 from paceline.call import Source
@@ -134,14 +134,14 @@ def _accesses(agent: AgentCalls, ttl_s: float) -> Iterator[_Access]:
         kept: Record | None = None
         version = 0
         for call in calls:
-            if call.output_hash is None:
+            if call.output_hash is None or call.trouble is not None:
                 continue
             lost = False
             if executed(call):
                 lost = kept is not None and _is_lost(call, kept, ttl_s)
                 version += not lost
                 kept = call
-            yield _Access(call, (agent.name, number, version), lost and asked(call))
+            yield _Access(call, (agent.name, number, version), lost and call.asked)
 
 
 def _is_lost(call: Record, kept: Record, ttl_s: float) -> bool:

@@ -93,7 +93,7 @@ def _shorter(
 def _reached(call: Record, limit_s: float) -> bool:
     """Whether its last execution was ended at the limit: not by its caller, nor by a time-out of
     its own."""
-    ended = executed(call) and call.category is Category.TIMEOUT and call.error_type == _CAUSE
+    ended = executed(call) and call.trouble is Category.TIMEOUT and call.error_type == _CAUSE
     return ended and call.execute_ns >= _FIRED * limit_s * NS
 
 

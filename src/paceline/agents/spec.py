@@ -10,7 +10,7 @@ from typing import Any, Final, cast, final
 
 import msgspec
 
-from paceline.call import UNKNOWN, Effect, Plan, ScopeLevel
+from paceline.call import UNKNOWN, Effect, Kind, Plan, ScopeLevel
 from paceline.errors import AgentError, PacelineError
 
 __all__ = ["WANTS", "AgentSpec", "ResultHints", "TtlRule"]
@@ -38,7 +38,7 @@ class AgentSpec:
     `version` changes with the agent's code. `accepts` are the names of the context keywords
     that `run` takes, None for any; `wants` those that it takes by name and that the call, not
     the caller's context, gives a value (see `WANTS`). `ttl_s` None is the default of the cache. `source` is where
-    it came from: "builtin", "module" or "decorator"; `path` is its file, if it has one.
+    it came from: "builtin", "module", "decorator" or "fleet"; `path` is its file, if it has one.
     `warnings` say what is not as it should be, though it can be used.
     """
 
@@ -64,6 +64,7 @@ class AgentSpec:
     tools: Mapping[str, Callable[..., object]] = field(default_factory=dict[str, Any])
     result_type: Any = None
     planner: Callable[[str, Mapping[str, object]], object] | None = None
+    kind: Kind = Kind.AGENT
     source: str = "builtin"
     path: Path | None = None
     warnings: tuple[str, ...] = ()

@@ -73,14 +73,14 @@ class ThreadPool:
     stopped, and keeps its place until it really ends. Threads are started when they are needed
     and are daemons: the process does not wait for them.
 
-    Who passes `gate` first finds a thread free: its capacity is that of the threads which nobody
-    has left behind.
+    Who passes `gate` first finds a thread free: its capacity is kept at that of the threads which
+    nobody has left behind.
     """
 
-    def __init__(self, max_threads: int, max_queue: int = 1_000) -> None:
-        """Starts nothing."""
-        self.max_threads = max_threads
-        self.gate = Gate("the threads for synchronous agents", max_threads, max_queue)
+    def __init__(self, gate: Gate) -> None:
+        """Starts nothing. There are as many threads as `gate` has places now."""
+        self.max_threads = gate.capacity
+        self.gate = gate
         self._left_behind = 0
         self._changed = threading.Condition()
         self._queue: deque[_Work[Any]] = deque()

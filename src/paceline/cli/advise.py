@@ -1,6 +1,5 @@
 """`paceline advise`: what to change, by what was recorded."""
 
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,12 +16,11 @@ from paceline.cli.completed import completed
 from paceline.cli.output import OK, json_line, line, note
 from paceline.cli.place import Place
 from paceline.clock import Clock, SystemClock
-from paceline.errors import UsageError
 from paceline.history.sqlite import SqliteReader
 from paceline.runtime import Runtime
 from paceline.settings import Settings
 
-__all__ = ["Wanted", "known_agents", "seconds", "show_advice"]
+__all__ = ["Wanted", "known_agents", "show_advice"]
 
 _NS: Final = 1_000_000_000
 _MOST: Final = 50_000
@@ -30,8 +28,6 @@ _MOST: Final = 50_000
 _WIDTH: Final = 80
 _INDENT: Final = 3
 _LABEL: Final = 7
-_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_TIME: Final = re.compile(r"(\d{1,9})([smhd])")
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,14 +37,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     last_s: float = 7 * 86_400.0
     agents: Sequence[Path] | None = None
     form: Literal["text", "json"] = "text"
-
-
-def seconds(text: str) -> float:
-    """A time such as 90s, 15m, 24h or 7d. Raises UsageError for what is none."""
-    found = _TIME.fullmatch(text)
-    if found is None:
-        raise UsageError(f"--last {text} is no time", next_step="Write 90s, 15m, 24h or 7d.")
-    return float(int(found[1]) * _UNITS[found[2]])
 
 
 def show_advice(place: Place, wanted: Wanted, *, clock: Clock | None = None) -> int:

@@ -75,7 +75,8 @@ def try_sinks(
     settings: AlertSettings, *, sink: str | None, as_json: bool, clock: Clock | None = None
 ) -> int:
     """Sends a test alert, and that it is over, through each sink or through one."""
-    sinks = [_Shown() if isinstance(one, LogSink) else one for one in sinks_of(settings)]
+    clock = clock or SystemClock()
+    sinks = [_Shown() if isinstance(one, LogSink) else one for one in sinks_of(settings, clock)]
     names = [one.name for one in sinks]
     if sink is not None and sink not in names:
         raise UsageError(
@@ -83,7 +84,7 @@ def try_sinks(
             next_step=f"There are: {', '.join(names)}." if names else _HOW,
         )
     chosen = [one for one in sinks if sink in (None, one.name)]
-    answers = completed(_asked(chosen, clock or SystemClock(), settings.timeout_s))
+    answers = completed(_asked(chosen, clock, settings.timeout_s))
     for answer in answers:
         if as_json:
             json_line(answer._asdict())

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final, Literal, TextIO, final
 import typer
 from typer.core import TyperCommand
 
-from paceline.cli import cache_commands, figures_commands
-from paceline.cli.options import AgentDirs, AsJson, end, place_of
+from paceline.cli import cache_commands, figures_commands, instances_commands
+from paceline.cli.options import AgentDirs, AsJson, end, is_time, place_of, seconds
 from paceline.cli.output import FAILED, INTERRUPTED, TERMINATED, exit_code, line, note, problem
 from paceline.cli.place import Place
 from paceline.errors import ConfigError, PacelineError
@@ -126,6 +126,7 @@ def build(*, drawn: bool) -> typer.Typer:
     host.command("audit")(_audit)
     app.add_typer(host)
     app.add_typer(cache_commands.build(drawn=drawn))
+    app.add_typer(instances_commands.build(drawn=drawn))
     figures_commands.add(app, drawn=drawn)
     return app
 
@@ -253,14 +254,16 @@ def _advise(
     context: typer.Context,
     *,
     agent: Annotated[str | None, typer.Option(help="About this agent only.")] = None,
-    last: Annotated[str, typer.Option(metavar="TIME", help="How far to look back.")] = "7d",
+    last: Annotated[
+        str, typer.Option(metavar="TIME", callback=is_time, help="How far to look back.")
+    ] = "7d",
     form: Annotated[
         Literal["text", "json"], typer.Option("--format", help="For people or for programs.")
     ] = "text",
     agents: AgentDirs = None,
     as_json: AsJson = False,
 ) -> None:
-    from paceline.cli.advise import Wanted, seconds, show_advice  # noqa: PLC0415
+    from paceline.cli.advise import Wanted, show_advice  # noqa: PLC0415
 
     wanted = Wanted(
         agent=agent, last_s=seconds(last), agents=agents, form="json" if as_json else form

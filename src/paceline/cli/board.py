@@ -256,8 +256,8 @@ class Board:
                 for each in (agent, self._all):
                     each.tick(fine)
                 self._note_slow(call, fine)
-            if call.category is not None and ending is not Ending.CANCELLED:
-                self._note_trouble(call, call.category, at_ns)
+            if call.trouble is not None and ending is not Ending.CANCELLED:
+                self._note_trouble(call, call.trouble, at_ns)
 
     def look(self, now_ns: int, sort: Sort, most: int | None = None) -> Look:
         """The figures at a moment, which does not go back by much; `most` rows."""

@@ -1,16 +1,13 @@
 """`paceline cache`: its commands and their options."""
 
-import re
 from typing import Annotated, Final, Literal
 
 import typer
 
-from paceline.cli.options import AgentDirs, AsJson, end, place_of
+from paceline.cli.options import AgentDirs, AsJson, end, is_time, place_of, seconds
 
 __all__ = ["build"]
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_WINDOW: Final = re.compile(r"(\d{1,9})([smhd]?)")
 _CLEAR_HELP: Final = (
     "Remove all results, or those of one agent. They are computed anew when asked for."
 )
@@ -27,20 +24,9 @@ _WARM_HELP: Final = """Compute results ahead of being asked. What writes, or may
 """
 
 
-def _seconds(text: str | None) -> str | None:
-    if text is not None and not _WINDOW.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no time; write 90s, 15m, 24h or 7d")
-    return text
-
-
-def _window_s(text: str | None) -> float | None:
-    found = _WINDOW.fullmatch(text) if text is not None else None
-    return None if found is None else int(found[1]) * _UNITS[found[2] or "s"]
-
-
 Window = Annotated[
     str | None,
-    typer.Option(metavar="TIME", callback=_seconds, help="Calls since then only, such as 24h."),
+    typer.Option(metavar="TIME", callback=is_time, help="Calls since then only, such as 24h."),
 ]
 
 
@@ -65,7 +51,8 @@ def _stats(context: typer.Context, window: Window = None, as_json: AsJson = Fals
     """Show what is kept, how often it answered, and what that saved."""
     from paceline.cli.cache_figures import stats  # noqa: PLC0415 (each command loads its own)
 
-    end(stats(place_of(context), _window_s(window), as_json=as_json))
+    window_s = None if window is None else seconds(window)
+    end(stats(place_of(context), window_s, as_json=as_json))
 
 
 def _ls(
@@ -130,7 +117,7 @@ def _warm(
         typer.Option(metavar="N", min=1, max=10_000, help="The N past calls worth most."),
     ] = None,
     window: Annotated[
-        str, typer.Option(metavar="TIME", callback=_seconds, help="How far to look back.")
+        str, typer.Option(metavar="TIME", callback=is_time, help="How far to look back.")
     ] = "7d",
     user: Annotated[
         str | None, typer.Option(help="On whose behalf (default: the system's user).")
@@ -144,7 +131,7 @@ def _warm(
         agent=agent,
         inputs=inputs or (),
         from_history=from_history,
-        window_s=_window_s(window) or 0.0,
+        window_s=seconds(window),
         user=user,
         agents=agents,
         as_json=as_json,

@@ -1,8 +1,8 @@
 """`paceline doctor`: is everything as it should be here, and what to do where it is not."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from paceline.agents.registry import AgentRegistry
 from paceline.cli.completed import completed
@@ -40,6 +40,10 @@ async def _examine(place: Place, chosen: Sequence[Path] | None) -> list[Finding]
     settings, findings = _settings(place)
     findings += examine_state(place.home)
     findings += [found async for found in examine_shared(settings.cache)]
+    if settings.fleets:
+        from paceline.cli.doctor_fleets import examine_fleets  # noqa: PLC0415 (most have none)
+
+        findings += await examine_fleets(settings, place)
     dirs: list[Path] = []
     try:
         dirs = place.agent_dirs(settings, chosen)
@@ -67,9 +71,16 @@ def _settings(place: Place) -> tuple[Settings, list[Finding]]:
         variable = PREFIX + name.replace(".", "_").upper()
         where = variable if variable in place.environ else source
         shown = shown_address if name in _ADDRESSES else Redactor().text
-        text = MASK if name in SECRET else shown(str(value))
+        text = MASK if name in SECRET else shown(_brief(value))
         findings.append(Finding(name, "ok", f"{text} (from {where})"))
     return settings, findings
+
+
+def _brief(value: object) -> str:
+    """A value on a line; of a fleet, of which more is said further down, its keys."""
+    if isinstance(value, Mapping) and "instances" in value:
+        return ", ".join(map(str, cast("Mapping[str, object]", value)))
+    return str(value)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _agents(settings: Settings, dirs: Sequence[Path]) -> Iterator[Finding]:

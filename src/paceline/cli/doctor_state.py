@@ -37,6 +37,7 @@ def examine_state(home: Home) -> Iterator[Finding]:
     looks = (
         ("result cache", home.cache, functools.partial(_database, opened=_cache)),
         ("history", home.history, functools.partial(_database, opened=open_to_read)),
+        ("instances", home.roster, functools.partial(_database, opened=_roster)),
         ("generations", home.generations, _generations),
         ("audit log", home.audit, _audit),
     )
@@ -83,6 +84,12 @@ def _space(existing: Path) -> Iterator[Finding]:
 
 def _cache(path: Path) -> sqlite3.Connection:
     return connect(path, _CACHE, read_only=True)
+
+
+def _roster(path: Path) -> sqlite3.Connection:
+    from paceline.roster.file import open_to_read as opened  # noqa: PLC0415 (where there is one)
+
+    return opened(path)
 
 
 def _database(path: Path, opened: Callable[[Path], sqlite3.Connection]) -> str:

@@ -37,6 +37,8 @@ _METRICS_HELP: Final = """Print the figures of the history for Prometheus, or se
 
   paceline metrics
   paceline metrics --serve --listen 127.0.0.1:9464
+
+Served are /metrics, and as JSON /health, /performance, /performance/AGENT and /slow-operations.
 """
 
 
@@ -131,9 +133,7 @@ def _profile(
 def _metrics(
     context: typer.Context,
     *,
-    serve: Annotated[
-        bool, typer.Option("--serve", help="Serve them at /metrics until interrupted.")
-    ] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve them until interrupted.")] = False,
     listen: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to serve them.")
     ] = "127.0.0.1:9464",

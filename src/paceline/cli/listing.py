@@ -1,6 +1,7 @@
 """`paceline agents` and `paceline reload`: which agents there are, and which cannot be used."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from paceline.agents.spec import AgentSpec
@@ -9,6 +10,7 @@ from paceline.cli.output import FAILED, OK, json_line, line, note, problem, prob
 from paceline.cli.place import Place
 from paceline.errors import StorageError
 from paceline.runtime import Runtime
+from paceline.settings import FleetSettings
 
 __all__ = ["list_agents", "reload"]
 
@@ -18,18 +20,28 @@ def list_agents(place: Place, dirs: Sequence[Path] | None, *, as_json: bool) -> 
     runtime = completed(_loaded(place, dirs))
     specs = sorted(runtime.registry.snapshot().values(), key=lambda spec: spec.name)
     broken = runtime.registry.broken
+    fleets = runtime.settings.fleets
     if as_json:
         json_line(
             {
-                "agents": [_data(spec) for spec in specs],
+                "agents": [_data(spec, fleets) for spec in specs],
                 "broken": {name: problem_data(error) for name, error in broken.items()},
                 "notices": runtime.notices,
             }
         )
         return FAILED if broken else OK
     table(
-        ("agent", "cached", "source", "description"),
-        [(spec.name, _cached(spec), spec.source, spec.description) for spec in specs],
+        ("agent", "cached", "source", *(("instances",) if fleets else ()), "description"),
+        [
+            (
+                spec.name,
+                _cached(spec),
+                spec.source,
+                *((_kinds(fleets, spec.name),) if fleets else ()),
+                spec.description,
+            )
+            for spec in specs
+        ],
         empty="no agents; put modules into ./agents, or name a directory with --agents",
     )
     for notice in runtime.notices:
@@ -82,7 +94,15 @@ def _cached(spec: AgentSpec) -> str:
     return "default time" if spec.ttl_s is None else f"{spec.ttl_s:g} s"
 
 
-def _data(spec: AgentSpec) -> dict[str, object]:
+def _kinds(fleets: Mapping[str, FleetSettings], name: str) -> str:
+    """How many instances there are, and of which kinds, such as "2 http, 1 local"."""
+    fleet = fleets.get(name)
+    counts = Counter(one.kind for one in fleet.instances) if fleet is not None else Counter[str]()
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "-"
+
+
+def _data(spec: AgentSpec, fleets: Mapping[str, FleetSettings]) -> dict[str, object]:
+    fleet = fleets.get(spec.name, FleetSettings())
     return {
         "name": spec.name,
         "description": spec.description,
@@ -96,4 +116,8 @@ def _data(spec: AgentSpec) -> dict[str, object]:
         "tools": sorted(spec.tools),
         "version": spec.version,
         "warnings": spec.warnings,
+        "instances": [
+            {"id": one.named(number), "kind": one.kind}
+            for number, one in enumerate(fleet.instances, 1)
+        ],
     }

@@ -1,4 +1,5 @@
-"""`paceline metrics`: the figures of the history in the text formats of Prometheus."""
+"""`paceline metrics`: the figures of the history in the text formats of Prometheus, and served as
+JSON beside them."""
 
 import asyncio
 import signal
@@ -54,19 +55,23 @@ def serve(
 
 async def _served(place: Place, listen: str, hosts: Collection[str], *, sel_names: bool) -> int:
     from paceline.metrics.export.endpoint import Endpoint  # noqa: PLC0415 (loads an HTTP server)
+    from paceline.metrics.export.pages import Pages  # noqa: PLC0415
     from paceline.metrics.export.prometheus import Exposition  # noqa: PLC0415 (needs the extra)
 
-    recorded = Recorded(SqliteReader(place.home.history))
+    recorded, ours = Recorded(SqliteReader(place.home.history)), version("paceline")
     exposition = Exposition(
         recorded.snapshot,
-        version=version("paceline"),
+        version=ours,
         spans=recorded.spans,
         names="sel" if sel_names else "native",
+    )
+    pages = Pages(
+        recorded.snapshot, spans=recorded.spans, loads=dict, clock=SystemClock(), version=ours
     )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Endpoint(exposition.page, listen=listen, hosts=hosts) as endpoint:
+    async with Endpoint(exposition.page, pages=pages, listen=listen, hosts=hosts) as endpoint:
         note(f"metrics at {endpoint.url}; stop with Ctrl-C")
         await stop.wait()
     return OK

@@ -104,9 +104,13 @@ def _row(record: Record) -> tuple[str, ...]:
         record.user or "-",
         record.source,
         f"{record.total_ns / _MS:,.2f}",
-        record.category or "ok",
+        record.category or _answer(record),
         _cut(_input(record)),
     )
+
+
+def _answer(record: Record) -> str:
+    return "ok" if record.instead_of is None else f"fallback: {record.instead_of}"
 
 
 def _cut(text: str) -> str:

@@ -32,14 +32,15 @@ def note_call(collector: MetricsCollector, facts: Facts, end_ns: int) -> None:
     clock that never goes back."""
     series = collector.series(facts.name, facts.kind)
     ran = facts.attempts > 0 or facts.source.cached
-    cell = series.cell(facts.source, facts.category, ending_of(facts.category, ran=ran))
+    trouble = facts.category or facts.instead_of
+    cell = series.cell(facts.source, trouble, ending_of(facts.category, ran=ran))
     cell.note_past(end_ns, facts.total_ns, facts.execute_ns, facts.queue_ns, facts.saved_ns)
     usage = _usage(facts)
     if usage is not None:
         cell.usages.append((end_ns, usage))
-    if facts.category not in (None, Category.CANCELLED):
+    if trouble not in (None, Category.CANCELLED):
         message = form(facts.message or "")
-        series.failed(facts.category, facts.error_type or "", message, facts.at_ns)
+        series.failed(trouble, facts.error_type or "", message, facts.at_ns)
 
 
 def span_of_record(record: Record) -> Span:

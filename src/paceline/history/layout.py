@@ -26,41 +26,60 @@ _FIRST_COLUMNS: Final = """
     tokens_input INTEGER, tokens_output INTEGER, tokens_cached INTEGER, cost_usd REAL,
     at_ns INTEGER NOT NULL
 """
-_ADDED: Final = (
-    "link TEXT",
-    "error_type TEXT",
-    "saved_ns INTEGER NOT NULL DEFAULT 0",
-    "price_usd REAL NOT NULL DEFAULT 0",
-    "tokens_written INTEGER",
-    "tokens_reasoning INTEGER",
-    "raw_usd REAL",
-    "unpriced INTEGER NOT NULL DEFAULT 0",
-    "saved_usd REAL",
-)
-TABLE: Final = f"CREATE TABLE calls ({_FIRST_COLUMNS}, {', '.join(_ADDED)})"
-_FIRST_INDICES: Final = (
+# What each later version added, in this order.
+_ADDED: Final = {
+    2: (
+        "link TEXT",
+        "error_type TEXT",
+        "saved_ns INTEGER NOT NULL DEFAULT 0",
+        "price_usd REAL NOT NULL DEFAULT 0",
+        "tokens_written INTEGER",
+        "tokens_reasoning INTEGER",
+        "raw_usd REAL",
+        "unpriced INTEGER NOT NULL DEFAULT 0",
+        "saved_usd REAL",
+    ),
+    3: ("instead_of TEXT",),
+}
+_INDICES: Final = (
     "CREATE INDEX calls_by_id ON calls (id)",
     "CREATE INDEX calls_by_time ON calls (at_ns)",
     "CREATE INDEX calls_by_name ON calls (name, at_ns)",
 )
-_BY_TRACE: Final = "CREATE INDEX calls_by_trace ON calls (trace)"
+_MORE_INDICES: Final = {2: ("CREATE INDEX calls_by_trace ON calls (trace)",)}
 
-SCHEMA: Final = Schema(version=2, statements=(TABLE, *_FIRST_INDICES, _BY_TRACE))
-_FIRST: Final = Schema(
-    version=1, statements=(f"CREATE TABLE calls ({_FIRST_COLUMNS})", *_FIRST_INDICES)
-)
-_UPGRADE: Final = (
-    *[f"ALTER TABLE calls ADD COLUMN {column}" for column in _ADDED],
-    _BY_TRACE,
-    f"PRAGMA user_version={SCHEMA.version}",
-)
-_AS_IF_UPGRADED: Final = """
-CREATE TEMP VIEW calls AS
-SELECT *, NULL AS link, NULL AS error_type, 0 AS saved_ns, 0.0 AS price_usd,
-    NULL AS tokens_written, NULL AS tokens_reasoning, NULL AS raw_usd, 0 AS unpriced,
-    NULL AS saved_usd
-FROM main.calls
-"""
+
+def _of_version(version: int) -> Schema:
+    """What a file of this version looks like."""
+    later = range(2, version + 1)
+    columns = ", ".join([_FIRST_COLUMNS, *(column for v in later for column in _ADDED[v])])
+    indices = (*_INDICES, *(index for v in later for index in _MORE_INDICES.get(v, ())))
+    return Schema(version, (f"CREATE TABLE calls ({columns})", *indices))
+
+
+SCHEMA: Final = _of_version(max(_ADDED))
+TABLE: Final = SCHEMA.statements[0]
+_EARLIER: Final = tuple([_of_version(version) for version in range(1, SCHEMA.version)])
+_UPGRADES: Final = {
+    version: (
+        *[f"ALTER TABLE calls ADD COLUMN {column}" for column in columns],
+        *_MORE_INDICES.get(version, ()),
+    )
+    for version, columns in _ADDED.items()
+}
+"""What makes a file one of this version, of one of the version before."""
+
+
+def _as_if_upgraded(version: int) -> str:
+    """A view of the calls in a file of this version as they will look once it is upgraded."""
+    added = [column for later in range(version + 1, SCHEMA.version + 1) for column in _ADDED[later]]
+    values = [f"{_default(column)} AS {column.split()[0]}" for column in added]
+    return f"CREATE TEMP VIEW calls AS SELECT *, {', '.join(values)} FROM main.calls"  # noqa: S608 (of constants)
+
+
+def _default(column: str) -> str:
+    _, _, default = column.partition(" DEFAULT ")
+    return default or "NULL"
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -73,33 +92,41 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     except CorruptStoreError as other:
         if other.category is not Category.INVALID:
             raise
-        with contextlib.suppress(CorruptStoreError):
-            db = connect(path, _FIRST, read_only=True)
-            db.execute(_AS_IF_UPGRADED)
-            return db
+        for earlier in _EARLIER:
+            with contextlib.suppress(CorruptStoreError):
+                db = connect(path, earlier, read_only=True)
+                db.execute(_as_if_upgraded(earlier.version))
+                return db
         raise  # it is later, not earlier
 
 
 def upgrade(path: Path) -> None:
-    """Gives a file of the first version the columns it lacks, all or none; leaves any other file
+    """Gives a file of an earlier version the columns it lacks, all or none; leaves any other file
     as it is. Raises StorageError."""
     with storage_errors(path):
         if not path.is_file() or not path.stat().st_size:
             return
-        try:
-            # Without a limit of size: a file that is full must not be shut out for good.
-            db = connect(path, _FIRST)
-        except CorruptStoreError:
-            return  # current, or something that whoever opens it next is told of
-        with contextlib.closing(db):
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                # Another process may have been first.
-                if db.execute("PRAGMA user_version").fetchone()[0] == _FIRST.version:
-                    for statement in _UPGRADE:
-                        db.execute(statement)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        for earlier in _EARLIER:
+            # What is not of this version is of another, or something that whoever opens it next
+            # is told of.
+            with contextlib.suppress(CorruptStoreError):
+                # Without a limit of size: a file that is full must not be shut out for good.
+                with contextlib.closing(connect(path, earlier)) as db:
+                    _upgrade(db)
+                return
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have been first.
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        for later in range(version + 1, SCHEMA.version + 1):
+            for statement in _UPGRADES[later]:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={later}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise

@@ -21,7 +21,22 @@ from paceline.codec import IMMUTABLE, decode, encode
 from paceline.errors import Category, CodecError, PacelineError
 from paceline.redaction import Redactor
 
-__all__ = ["Bill", "Capture", "Facts", "Record", "capture", "record", "storable"]
+__all__ = [
+    "AHEAD",
+    "REFRESH",
+    "Bill",
+    "Capture",
+    "Facts",
+    "Record",
+    "capture",
+    "record",
+    "storable",
+]
+
+AHEAD: Final = "-ahead"
+"""How the ids of calls end that were made ahead, by nobody's request."""
+REFRESH: Final = "-refresh"
+"""How those end that compute a result anew which is still served."""
 
 _MAX_PARTS: Final = 2_000
 """A value is encoded while its call waits if it has no more parts than this, each 1,024 characters
@@ -30,6 +45,12 @@ _MAX_INPUT: Final = 16 * 1024
 """Longer inputs are not shown; longer values and encodings are not kept until they are hashed."""
 _MAX_MESSAGE: Final = 2_000
 _TEXT_PER_PART: Final = 1_024
+_SHARERS: Final[dict[ScopeLevel, tuple[str, ...]]] = {
+    ScopeLevel.GLOBAL: (),
+    ScopeLevel.TENANT: ("tenant",),
+    ScopeLevel.USER: ("tenant", "user"),
+    ScopeLevel.SESSION: ("tenant", "user", "session"),
+}
 
 
 class _Encoded(msgspec.Struct, frozen=True, gc=False):
@@ -51,6 +72,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     kind: Kind
     source: Source
     category: Category | None
+    instead_of: Category | None
     attempts: int
     queue_ns: int
     execute_ns: int
@@ -86,7 +108,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     16 KiB or not plain data. Hashes are BLAKE2b (128 bits, hex) of the encoded value, and with
     `output_bytes`, its encoded size, None where it has no encoding or is too large to take one
     in passing. `category`, `message` and `error_type` (the qualified name of what caused it) are
-    of the error, None for a value. `link` is the call whose work or result this one got;
+    of the error, None for a value. Where a fallback answered in place of an error, `instead_of` is its
+    category, and message and type are of that one. `link` is the call whose work or result this one got;
     `saved_ns` what executing that took; `price_usd` what one execution costs by its plan.
     """
 
@@ -126,11 +149,23 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     raw_usd: float | None = None
     unpriced: int = 0
     saved_usd: float | None = None
+    instead_of: Category | None = None
 
     @property
     def start_ns(self) -> int:
         """When it was asked for, by the wall clock."""
         return self.at_ns - self.total_ns
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody waited for it: it was not made ahead, nor anew while the old one
+        served."""
+        return not self.id.endswith((AHEAD, REFRESH))
+
+    @property
+    def sharers(self) -> tuple[str | None, ...]:
+        """What those who share its result have in common, and with others not."""
+        return (self.scope, *[getattr(self, field) for field in _SHARERS[self.scope]])
 
     @property
     def run(self) -> str:
@@ -156,6 +191,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return Facts(*[getattr(self, name) for name in Facts.__struct_fields__])
 
     @property
+    def trouble(self) -> Category | None:
+        """What kind of error it came to, also where a fallback answered in its place."""
+        return self.category or self.instead_of
+
+    @property
     def failed(self) -> bool:
         """Whether it ended in an error other than being cancelled."""
         return self.category not in (None, Category.CANCELLED)
@@ -175,6 +215,7 @@ class Capture(msgspec.Struct, frozen=True):
     category: Category | None
     message: str | None
     error_type: str | None
+    instead_of: Category | None = None
 
     def record(self, redactor: Redactor, *, keep_inputs: bool) -> Record:
         """The record of the call."""
@@ -218,23 +259,26 @@ class Capture(msgspec.Struct, frozen=True):
             raw_usd=outcome.raw_usd,
             unpriced=outcome.unpriced,
             saved_usd=outcome.saved_usd,
+            instead_of=self.instead_of,
         )
 
 
 def capture(call: Call, outcome: Outcome, clock: Clock) -> Capture:
     """What `Capture.record` needs, whatever is done to arguments and value from now on."""
     error = outcome.error
-    if error is None and _can_wait(outcome.value) and _can_wait(*call.arguments.values()):
+    seen = error or outcome.instead_of
+    if seen is None and _can_wait(outcome.value) and _can_wait(*call.arguments.values()):
         return Capture(call, outcome, clock.wall_ns(), None, None, None, None, None)
     return Capture(
         msgspec.structs.replace(call, arguments=_NO_ARGUMENTS),
-        msgspec.structs.replace(outcome, value=None, error=None),
+        msgspec.structs.replace(outcome, value=None, error=None, instead_of=None),
         clock.wall_ns(),
         _hold_arguments(call.arguments),
         _hold(outcome.value) if error is None else _Encoded,
         None if error is None else error.category,
-        None if error is None else _bounded(error),
-        None if error is None else _type_of(error),
+        None if seen is None else _bounded(seen),
+        None if seen is None else _type_of(seen),
+        None if seen is error or seen is None else seen.category,
     )
 
 

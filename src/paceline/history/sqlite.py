@@ -38,8 +38,8 @@ _CHUNK: Final = 10_000
 """Rows removed in one transaction, so that no other process has to wait long."""
 
 _FACTS: Final = (
-    "name, kind, source, category, attempts, queue_ns, execute_ns, total_ns, saved_ns, error_type,"
-    " message, tokens_input, tokens_output, tokens_cached, tokens_written, tokens_reasoning,"
+    "name, kind, source, category, instead_of, attempts, queue_ns, execute_ns, total_ns, saved_ns,"
+    " error_type, message, tokens_input, tokens_output, tokens_cached, tokens_written, tokens_reasoning,"
     " cost_usd, price_usd, at_ns, raw_usd, unpriced, saved_usd"
 )
 # As `paceline.usage.spent_on` has it; added up here, as a month can have a million calls.
@@ -314,8 +314,9 @@ def _read(row: tuple[object, ...], path: Path) -> Record:
 
 
 def _facts(row: tuple[Any, ...], path: Path) -> Facts:
-    name, kind, source, category, *others = row
-    if kind not in _KINDS or source not in _SOURCES or category not in _CATEGORIES:
+    name, kind, source, category, instead_of, *others = row
+    known = category in _CATEGORIES and instead_of in _CATEGORIES
+    if kind not in _KINDS or source not in _SOURCES or not known:
         raise _unreadable(path)
     attempts, queue_ns, execute_ns, total_ns, saved_ns, error_type, message, *others = others
     used, made, cached, written, thought, *others = others
@@ -324,6 +325,7 @@ def _facts(row: tuple[Any, ...], path: Path) -> Facts:
         _KINDS[kind],
         _SOURCES[source],
         _CATEGORIES[category],
+        _CATEGORIES[instead_of],
         attempts,
         queue_ns,
         execute_ns,

@@ -75,7 +75,7 @@ class HostExec:
         self._audit = audit
         self._clock = clock
         self._new_id = new_id
-        self._gate = Gate("host command execution", limits.concurrency, limits.queue)
+        self._gate = Gate("host command execution", limits.concurrency, limits.queue, clock=clock)
         self._timeouts = AdaptiveTimeouts(limits.wall_s, limits.slow_wall_s)
         self._mean_s = 1.0
 

@@ -219,7 +219,7 @@ class Cell:
         times, executed = counted(totals), None
         queued, saved_ns = counted(queues), _sum(saves)
         if self._distributed:
-            if self.ending is not Ending.SUCCESS:  # it may have come before anything was executed
+            if self.category is not None:  # it may have come before anything was executed
                 executes = [took_ns for took_ns in executes if took_ns]
             executed = times if executes == totals else counted(executes) if executes else None
         return _Part(batch[0], batch[-_COLUMNS], times, executed, queued, saved_ns)

@@ -115,13 +115,14 @@ class MetricsCollector:
             series = self.series(name, kind)
         if series.running:
             series.running.pop(call.id, None)
-        end_ns, source, error = self._now_ns(), outcome.source, outcome.error
+        end_ns, source, error = self._now_ns(), outcome.source, outcome.error or outcome.instead_of
         if error is None:
             cell = series.successes.get(source) or series.cell(source, None, Ending.SUCCESS)
         else:
             # Who shares another's execution makes no attempt, but one was made.
             ran = outcome.attempts > 0 or source is not Source.EXECUTED
-            cell = series.cell(source, error.category, ending_of(error.category, ran=ran))
+            wrong = None if outcome.ok else error.category  # else a fallback answered
+            cell = series.cell(source, error.category, ending_of(wrong, ran=ran))
             self.note_error(series, error.category, error)
         cell.note(end_ns, outcome.total_ns, outcome.execute_ns, outcome.queue_ns, outcome.saved_ns)
         price_usd = call.plan.cost_usd

@@ -182,6 +182,8 @@ class Figures(msgspec.Struct, frozen=True):
     usage: Usage = NO_USAGE
     by_way: Mapping[tuple[Source, Ending], int] = {}
     """Calls by where their outcome came from and how they ended."""
+    by_instead: Mapping[Category, int] = {}
+    """Successes in which a fallback answered, by the error in place of which it did."""
 
     @property
     def total(self) -> Sketch:
@@ -222,6 +224,11 @@ class Figures(msgspec.Struct, frozen=True):
     def rejected(self) -> int:
         """Calls that were refused before anything ran."""
         return self.by_ending.get(Ending.REJECTED, 0)
+
+    @property
+    def fallbacks(self) -> int:
+        """Successes in which a fallback answered in place of an error."""
+        return sum(self.by_instead.values())
 
     @property
     def hits(self) -> int:
@@ -351,6 +358,7 @@ def merged(parts: Iterable[Figures], span_ns: int) -> Figures:
     endings: dict[Ending, int] = {}
     sources: dict[Source, int] = {}
     categories: dict[Category, int] = {}
+    instead: dict[Category, int] = {}
     ways: dict[tuple[Source, Ending], int] = {}
     hit, fresh, failed = Sketch(), Sketch(), Sketch()
     queue_ns = saved_ns = 0
@@ -360,6 +368,7 @@ def merged(parts: Iterable[Figures], span_ns: int) -> Figures:
         _count(sources, part.by_source)
         _count(categories, part.by_category)
         _count(ways, part.by_way)
+        _count(instead, part.by_instead)
         hit.merge(part.hit)
         fresh.merge(part.fresh)
         failed.merge(part.failed)
@@ -367,7 +376,18 @@ def merged(parts: Iterable[Figures], span_ns: int) -> Figures:
         saved_ns += part.saved_ns
         usage = usage.plus(part.usage)
     return Figures(
-        span_ns, endings, sources, categories, hit, fresh, failed, queue_ns, saved_ns, usage, ways
+        span_ns,
+        endings,
+        sources,
+        categories,
+        hit,
+        fresh,
+        failed,
+        queue_ns,
+        saved_ns,
+        usage,
+        ways,
+        instead,
     )
 
 

@@ -52,12 +52,13 @@ class LiveSeries:
         self._lock = threading.Lock()
 
     def cell(self, source: Source, category: Category | None, ending: Ending) -> Cell:
-        """Where calls are noted that ended in this way."""
+        """Where calls are noted that ended in this way: with an error of this category, or a value,
+        or with both where a fallback answered."""
         way = (source, category, ending)
         cell = self._cells.get(way)
         if cell is None:  # one of two threads wins
             cell = self._cells.setdefault(way, Cell(source, category, ending, self.clock))
-            if ending is Ending.SUCCESS:
+            if ending is Ending.SUCCESS and category is None:
                 self.successes[source] = cell
         return cell
 
@@ -151,6 +152,7 @@ def _figures(readings: list[tuple[Cell, Reading]], window: int, span_ns: int) ->
     endings: dict[Ending, int] = {}
     sources: dict[Source, int] = {}
     categories: dict[Category, int] = {}
+    instead: dict[Category, int] = {}
     ways: dict[tuple[Source, Ending], int] = {}
     hit, fresh, failed = Sketch(), Sketch(), Sketch()
     queue_ns, saved_ns, usage = 0, 0, NO_USAGE
@@ -167,11 +169,23 @@ def _figures(readings: list[tuple[Cell, Reading]], window: int, span_ns: int) ->
         way = (cell.source, cell.ending)
         ways[way] = ways.get(way, 0) + count
         if cell.category is not None:
-            categories[cell.category] = categories.get(cell.category, 0) + count
+            counts = instead if cell.ending is Ending.SUCCESS else categories
+            counts[cell.category] = counts.get(cell.category, 0) + count
         if cell.ending is Ending.SUCCESS:
             (fresh if cell.source is Source.EXECUTED else hit).merge(tally.times)
         elif cell.ending is not Ending.CANCELLED:
             failed.merge(tally.times)
     return Figures(
-        span_ns, endings, sources, categories, hit, fresh, failed, queue_ns, saved_ns, usage, ways
+        span_ns,
+        endings,
+        sources,
+        categories,
+        hit,
+        fresh,
+        failed,
+        queue_ns,
+        saved_ns,
+        usage,
+        ways,
+        instead,
     )

@@ -146,11 +146,17 @@ def _verbose_lines(series: Series, at_ns: int) -> Iterator[str]:
         if figures.calls:
             yield f"  Last {name}: {_window(figures)}"
     yield f"  Sources: {', '.join(f'{k} {n:,}' for k, n in _ranked(ever.by_source).items())}"
+    if ever.fallbacks:
+        yield f"  Answered by a fallback: {ever.fallbacks:,} ({_instead(ever)})"
     if ever.by_category:
         yield f"  Trouble: {', '.join(f'{k} {n:,}' for k, n in _ranked(ever.by_category).items())}"
     for trouble in series.troubles[:_TROUBLES]:
         yield f"    {_trouble(trouble)}"
     yield from _money(ever)
+
+
+def _instead(ever: Figures) -> str:
+    return ", ".join(f"{k} {n:,}" for k, n in _ranked(ever.by_instead).items())
 
 
 def _distributions(series: Series) -> dict[str, Sketch]:
@@ -243,6 +249,7 @@ def _figures_data(figures: Figures) -> dict[str, object]:
         "failure_rate": figures.failure_rate,
         "sources": _ranked(figures.by_source),
         "categories": _ranked(figures.by_category),
+        "fallbacks": _ranked(figures.by_instead),
         "queue_ms": figures.queue_ns / _NS_PER_MS,
         "saved_ms": figures.saved_ns / _NS_PER_MS,
         "total_ms": _times(figures.total),

@@ -11,10 +11,12 @@ from paceline.balance.gate import Gate, enter_all
 from paceline.balance.retry import RetryBudget, RetryPolicy
 from paceline.call import Call, Caller, current_call
 from paceline.clock import Clock
-from paceline.errors import AgentError, CallTimeoutError, Category, PacelineError
+from paceline.errors import CallCancelledError, CallTimeoutError, PacelineError
+from paceline.instances.raised import raised, timed_out
 from paceline.path.identity import Identity
 from paceline.path.job import Execution
 from paceline.path.paying import Paying
+from paceline.path.permit import Permit
 from paceline.usage import Meter, current_meter
 
 __all__ = ["Attempts", "left_s"]
@@ -40,11 +42,13 @@ class Attempts:
         rng: random.Random,
         identity: Identity,
         paying: Paying | None = None,
+        budget: RetryBudget | None = None,
     ) -> None:
+        """`budget` is for the retries of all calls together."""
         self._clock = clock
         self._gate = gate
         self._retry = retry
-        self._budget = RetryBudget()
+        self._budget = budget or RetryBudget()
         self._rng = rng
         self._identity = identity
         self._paying = paying or Paying(clock)
@@ -53,6 +57,14 @@ class Attempts:
     def running(self, call_id: str | None) -> Execution | None:
         """The execution of this call, while it lasts."""
         return self._running.get(call_id) if call_id is not None else None
+
+    def taint(self, call: Call) -> None:
+        """What is made in the course of which this call was made is not to be kept: the call was
+        answered by a fallback, or by something that was."""
+        around = self.running(call.parent_id)
+        while around is not None and not around.provisional:
+            around.provisional = True
+            around = self.running(around.call.parent_id)
 
     def refusal(self, call: Call) -> PacelineError | None:
         """Why nothing is executed for this caller now; None if it would be."""
@@ -63,18 +75,24 @@ class Attempts:
         self._budget.deposit()
         call = execution.call
         execution.meter = self._paying.meter(call)
+        refused = 0
         while True:
+            before = execution.attempts
             value, error = await self._attempt(execution)
             if error is None:
                 return value, None
+            executed = execution.attempts > before
+            refused += not executed
             pause_s = self._retry.pause_s(
                 error,
                 call.plan.effect,
-                attempt=execution.attempts,
+                attempt=execution.attempts + refused,
                 remaining_s=left_s(self._clock, execution.deadline_ns),
                 rng=self._rng,
             )
-            if pause_s is None or not self._budget.spend():
+            if pause_s is None and executed and execution.job.dispatch is not None:
+                pause_s = 0.0 if execution.job.dispatch.elsewhere(execution, error) else None
+            if pause_s is None or (executed and not self._budget.spend()):
                 return None, error
             _log.info("%s failed (%s), next try in %.2f s", call.name, error.category, pause_s)
             await asyncio.sleep(pause_s)
@@ -84,67 +102,87 @@ class Attempts:
         call, job, outer = execution.call, execution.job, execution.outer
         gates = [gate for gate in (self._gate, job.gate) if gate is not None and gate not in outer]
         entered = [*gates, job.workers] if job.workers is not None else gates
+        lease = None
         execution.queued_ns = self._clock.monotonic_ns()
         try:
-            await enter_all(entered, execution.priority, waiting=execution.wait)
+            if job.dispatch is not None:
+                refusal = self.refusal(call)  # before an instance counts on it
+                if refusal is not None:
+                    return None, refusal
+                lease = await job.dispatch.enter(execution, entered)
+            else:
+                tenant = call.caller.tenant or call.caller.user or ""
+                await enter_all(entered, execution.priority, tenant=tenant, waiting=execution.wait)
         except PacelineError as exc:
             return None, exc
         finally:
             execution.queue_ns += self._clock.monotonic_ns() - execution.queued_ns
             execution.queued_ns = None
-        try:  # not before it waits: those before it spend meanwhile
-            admission = self._paying.spending.admit(call)
+        try:  # not before it waits: those before it spend, or fail, meanwhile
+            permit = Permit(execution, self._paying.spending, lease)
         except PacelineError as exc:
             for gate in entered:
                 gate.leave()
             return None, exc
         execution.started_ns = self._clock.monotonic_ns()
         execution.attempts += 1
-        execution.held = outer.union(gates)
+        execution.held = outer.union(gates, () if job.dispatch is None else (job.dispatch,))
         self._running[call.id] = execution
+        value: object = None
+        error: PacelineError | None = None
+        ended = False
         try:
-            return await self._invoke(execution), None
+            value = await self._invoke(execution, permit)
+            ended = True
         except PacelineError as exc:
             # An agent passes on errors of what it called: they know nothing of its own doings.
-            exc.may_have_started = exc.may_have_started or not job.trusted
-            return None, exc
+            exc.may_have_started = exc.may_have_started or not (job.trusted or job.dispatch)
+            error, ended = exc, True
         finally:
             self._running.pop(call.id, None)
             execution.held = outer
             execution.execute_ns += self._clock.monotonic_ns() - execution.started_ns
             execution.started_ns = None
-            admission.settle(measured=_is_measured(execution.meter))
+            permit.end(
+                error if ended else self._gone(execution),
+                measured=_is_measured(execution.meter),
+            )
             for gate in entered:
                 gate.leave()
+        return value, error
 
-    async def _invoke(self, execution: Execution) -> object:
+    def _gone(self, execution: Execution) -> PacelineError:
+        """Why an execution was cancelled: nobody has the time to wait for it, or wants it."""
+        if left_s(self._clock, execution.deadline_ns) == 0:
+            return CallTimeoutError(f"{execution.call.name} did not finish in time")
+        return CallCancelledError(f"{execution.call.name} was cancelled")
+
+    async def _invoke(self, execution: Execution, permit: Permit) -> object:
         """The agent's value. Every foreign exception of an agent ends here."""
         call, job = _shown(execution), execution.job
         limit_s = call.plan.timeout_s or job.timeout_s
-        limit = asyncio.timeout(limit_s)
+        # At an instance the limit is the dispatch's, which may know a shorter one.
+        limit = asyncio.timeout(limit_s if permit.lease is None else None)
         token, meter = current_call.set(call), current_meter.set(execution.meter)
         write = self._identity.start(call)
         value, ok = None, False
         try:
             async with limit:
-                value = await job.execute(call)
+                if job.dispatch is None or permit.lease is None:
+                    value = await job.execute(call)
+                else:
+                    value = await job.dispatch.execute(call, execution, permit.lease, limit_s)
                 ok = True
                 return value
         except PacelineError:
             raise
-        except TimeoutError as exc:
-            if limit.expired():
-                raise CallTimeoutError(
-                    f"{call.name} timed out after {limit_s:g} s", may_have_started=True
-                ) from exc
-            raise _agent_error(call, exc, Category.TIMEOUT) from exc
-        except ConnectionError as exc:
-            raise _agent_error(call, exc, Category.NETWORK) from exc
         # SystemExit from an agent is its failure, not a wish to end the whole process.
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as exc:  # the boundary of agents' code
-            raise _agent_error(call, exc, Category.EXECUTION) from exc
+            if limit.expired() and isinstance(exc, TimeoutError):
+                raise timed_out(call.name, limit_s) from exc
+            raise raised(call.name, exc) from exc
         finally:
             self._identity.finish(call, job.version, write, value, ok=ok)
             current_meter.reset(meter)
@@ -176,8 +214,3 @@ def _is_measured(meter: Meter | None) -> bool:
     """Whether it is known what was really paid."""
     spent = meter.spent if meter is not None else None
     return spent is not None and spent.cost_usd is not None
-
-
-def _agent_error(call: Call, exc: BaseException, category: Category) -> AgentError:
-    what = f"{type(exc).__qualname__}: {exc}" if str(exc) else type(exc).__qualname__
-    return AgentError(f"{call.name} failed: {what}", category=category, may_have_started=True)

@@ -12,7 +12,6 @@ from typing import Final, final
 
 import msgspec
 
-from paceline.balance.gate import Gate
 from paceline.cache.entry import About
 from paceline.cache.flight import SingleFlight
 from paceline.cache.hints import may_share, narrow
@@ -28,9 +27,11 @@ from paceline.errors import (
     CodecError,
     PacelineError,
 )
+from paceline.history.record import REFRESH
 from paceline.path.attempts import Attempts, left_s
+from paceline.path.fallbacks import Fallbacks, Other
 from paceline.path.identity import Identified, Identity
-from paceline.path.job import Execution, Job, place
+from paceline.path.job import Execution, Held, Job, place
 from paceline.path.pauses import Pauses
 
 __all__ = ["CallPath", "Observer"]
@@ -39,17 +40,6 @@ Observer = Callable[[Call, Outcome], None]
 
 _log = logging.getLogger("paceline")
 _MOST_REFRESHES: Final = 32
-_NOT_RESCUED: Final = frozenset(
-    {
-        Category.AUTHENTICATION,
-        Category.CANCELLED,
-        Category.INVALID,
-        Category.NOT_FOUND,
-        Category.POLICY,
-        Category.SANDBOX,
-    }
-)
-"""Errors that say something of the request, not of the moment."""
 
 
 @final
@@ -70,7 +60,10 @@ class CallPath:
         observers: Sequence[Observer],
         began: Callable[[Call], object],
         instance: str,
+        other: Other | None = None,
     ) -> None:
+        """`instance` is where things are executed that have no instances of their own; `other`
+        makes the calls of agents that stand in for those that failed."""
         self._clock = clock
         self._cache = cache
         self._identity = identity
@@ -81,6 +74,7 @@ class CallPath:
         self._instance = instance
         self._refreshing: dict[object, asyncio.Task[Outcome]] = {}
         self._pauses = Pauses(clock)
+        self._fallbacks = Fallbacks(cache, identity, self.run, other)
 
     async def run(self, call: Call, job: Job, *, use_cache: bool = True) -> Outcome:
         """The outcome of a call. Raises nothing but the caller's own cancellation."""
@@ -117,6 +111,14 @@ class CallPath:
         """The execution in whose course this call was shown to an agent, while it lasts."""
         return self._attempts.running(call.id)
 
+    def job(self, call: Call) -> Job:
+        """What is run for a call that was shown to an instance, while it lasts. Raises
+        CallCancelledError after that."""
+        execution = self._attempts.running(call.id)
+        if execution is None:
+            raise CallCancelledError(f"the call of {call.name} is over")
+        return execution.job
+
     async def close(self) -> None:
         """Cancels what is running; its callers get CallCancelledError as their outcome."""
         await self._flight.close()
@@ -135,7 +137,7 @@ class CallPath:
             return
         again = msgspec.structs.replace(
             call,
-            id=f"{call.id}-refresh",
+            id=call.id + REFRESH,
             priority=Priority.LOW,
             deadline_ns=None,
             parent_id=call.id,
@@ -159,6 +161,8 @@ class CallPath:
                 may_have_started=execution.attempts > 0,
             )
             outcome = self._unfinished(execution, late)
+            if not execution.refresh:
+                outcome = await self._fallbacks.answer(call, execution, outcome, late=True)
         except asyncio.CancelledError:
             gone = CallCancelledError(
                 f"the call of {call.name} was cancelled", may_have_started=execution.attempts > 0
@@ -170,12 +174,14 @@ class CallPath:
                 raise
         if execution.needless and execution.call is call:
             return outcome  # nothing was done, and nobody asked
+        if outcome.instead_of is not None:
+            self._attempts.taint(call)
         return self._observe(call, self._timed(call, outcome, start_ns))
 
     def _execution(self, call: Call, job: Job, identified: Identified | None) -> Execution:
         """The execution of this work that can be joined, else a new one."""
         parent = self._attempts.running(call.parent_id)
-        outer = parent.held if parent is not None else frozenset[Gate]()
+        outer: Held = parent.held if parent is not None else frozenset()
         found = self._flight.joinable(place(call, identified, outer))
         if isinstance(found, Execution):
             found.join(call.deadline_ns, call.priority)
@@ -186,10 +192,12 @@ class CallPath:
         """The outcome of the execution, with a value of the caller's own."""
         while True:
             outcome, joined = await self._flight.run(execution.place, execution)
+            if execution.provisional:
+                self._attempts.taint(call)
             if execution.refresh and execution.call is call:
                 return outcome  # nobody waits for it
             if not joined:
-                return self._or_last(execution, outcome)
+                return await self._fallbacks.answer(call, execution, outcome)
             refused = isinstance(outcome.error, BudgetExceededError) and not outcome.attempts
             if refused and (mine := self._attempts.refusal(call)) is not None:
                 return msgspec.structs.replace(outcome, error=mine)
@@ -219,34 +227,13 @@ class CallPath:
                 unpriced=0,
                 saved_usd=_cost_usd(execution),
             )
-            return self._or_last(execution, shared)
+            return await self._fallbacks.answer(call, execution, shared)
 
     def _joined(self, call: Call, outcome: Outcome) -> None:
         totals = self._cache.totals
         totals.joins += 1
         totals.saved_ns += outcome.saved_ns or outcome.execute_ns
         totals.saved_usd += call.plan.cost_usd if outcome.cost_usd is None else outcome.cost_usd
-
-    def _or_last(self, execution: Execution, outcome: Outcome) -> Outcome:
-        """The last result in place of an error of the moment, if it may still be served and
-        nothing that it depends on changed meanwhile."""
-        error, identified, job = outcome.error, execution.identified, execution.job
-        if error is None or identified is None or error.category in _NOT_RESCUED:
-            return outcome
-        if self._identity.of(execution.call, job.version) != identified:
-            return outcome
-        hit = self._cache.rescue(identified.key, job.result_type, identified.scope)
-        if hit is None:
-            return outcome
-        _log.info("%s failed (%s): its last result is served", outcome.name, error)
-        return msgspec.structs.replace(
-            outcome,
-            value=hit.value,
-            error=None,
-            source=hit.source,
-            saved_ns=hit.cost_ns,
-            saved_usd=hit.cost_usd or None,
-        )
 
     @staticmethod
     def _cut_short(call: Call, execution: Execution, outcome: Outcome) -> bool:
@@ -321,7 +308,7 @@ class CallPath:
                     self._cache.delete(identified.key)  # what was there is to be replaced by this
                     return
                 ttl_s = narrow(self._cache.ttl_s(ttl_s), call.scope.level, said)
-            if not self._identity.holds(call, identified):
+            if execution.provisional or not self._identity.holds(call, identified):
                 ttl_s = 0.0
             execution.snapshot = self._cache.put(
                 identified.key,
@@ -350,7 +337,9 @@ class CallPath:
                 cost_usd=_cost_usd(execution) or 0.0,
             ),
             plan.stale_s,
-            plan.stale_if_error_s,
+            plan.stale_if_error_s
+            if plan.stale_if_error_s is not None
+            else execution.job.stale_if_error_s,
         )
 
     def _outcome(self, execution: Execution, value: object, error: PacelineError | None) -> Outcome:
@@ -360,7 +349,7 @@ class CallPath:
             Source.EXECUTED,
             value,
             error,
-            self._instance,
+            execution.instance or self._instance,
             execution.attempts,
             execution.queue_ns,
             execution.execute_ns,

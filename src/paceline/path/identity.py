@@ -5,6 +5,7 @@ reads, the fingerprints of its files, or in a sandbox the writes made before. So
 of these needs no search for what it makes stale: that is never found again.
 """
 
+import asyncio
 import functools
 import logging
 from typing import Final, final
@@ -76,6 +77,15 @@ class Identity:
             return False
         files = call.plan.files
         return not files or self._fingerprints.of(files) == identified.files
+
+    def ended(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
+        """A synchronous agent has really ended, in its thread. If it wrote, that is only now over."""
+        if call.plan.effect.kind is not EffectKind.WRITE:
+            return
+        try:
+            loop.call_soon_threadsafe(self.changed, call)
+        except RuntimeError:  # the loop is closed: only other processes can still read
+            self.changed(call)
 
     def changed(self, call: Call) -> None:
         """Makes stale what a write may have changed. From any thread."""

@@ -1,21 +1,45 @@
 """What a call runs, and one execution of it in the making."""
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import msgspec
 
+from paceline.balance.circuit import Circuit
+from paceline.balance.fallback import STALE, Fallback
 from paceline.balance.gate import Gate, Ticket
+from paceline.balance.lease import Lease
 from paceline.cache.hints import Hints
 from paceline.call import Call, Outcome, Priority
-from paceline.errors import CodecError
+from paceline.errors import CodecError, PacelineError
 from paceline.path.identity import Identified
 
 if TYPE_CHECKING:
     from paceline.cache.snapshot import Snapshot
     from paceline.usage import Meter
 
-__all__ = ["Execution", "Job", "place"]
+__all__ = ["Dispatch", "Execution", "Held", "Job", "place"]
+
+
+class Dispatch(Protocol):
+    """Has executions done by one of several instances."""
+
+    async def enter(self, execution: "Execution", gates: Sequence[Gate]) -> Lease:
+        """A place at the instance that is best for it and in these gates, all in one moment; the
+        caller must leave the gates. Raises OverloadedError if there is none."""
+        ...
+
+    def elsewhere(self, execution: "Execution", error: PacelineError) -> bool:
+        """Whether what failed so at its instance may well be done by one that was not asked yet,
+        though trying again where it was makes no sense."""
+        ...
+
+    async def execute(
+        self, call: Call, execution: "Execution", lease: Lease, limit_s: float
+    ) -> object:
+        """The value; the lease is over then. `call` as its agent may see it; at most so many
+        seconds at an instance."""
+        ...
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -25,7 +49,10 @@ class Job(msgspec.Struct, frozen=True):
     stored results are read back as (see `paceline.codec`). `gate` is its own limit, `workers`
     that of the threads it runs in. `trusted` is for what comes with Paceline: its errors say
     truthfully whether anything was started, and it keeps apart whose call it is. `hints` reads
-    what a result says of its own caching.
+    what a result says of its own caching. `circuit` leaves it alone while it keeps failing.
+    `dispatch` has it done by instances, in place of `execute`. `fallback` is what answers in turn
+    if it fails; with `stale_if_error_s` it says how long results are kept for that, where the plan
+    does not.
     """
 
     execute: Callable[[Call], Awaitable[object]]
@@ -36,6 +63,13 @@ class Job(msgspec.Struct, frozen=True):
     timeout_s: float = 60.0
     trusted: bool = False
     hints: Callable[[object], Hints] | None = None
+    circuit: Circuit | None = None
+    dispatch: Dispatch | None = None
+    fallback: tuple[Fallback, ...] = (STALE,)
+    stale_if_error_s: float | None = None
+
+
+Held = frozenset[Gate | Dispatch]
 
 
 @final
@@ -50,18 +84,21 @@ class Execution:
         "execute_ns",
         "held",
         "identified",
+        "instance",
         "job",
         "meter",
         "needless",
         "outer",
         "place",
         "priority",
+        "provisional",
         "queue_ns",
         "queued_ns",
         "refresh",
         "snapshot",
         "started_ns",
         "ticket",
+        "tried",
     )
 
     def __init__(
@@ -70,11 +107,12 @@ class Execution:
         call: Call,
         job: Job,
         identified: Identified | None,
-        outer: frozenset[Gate],
+        outer: Held,
         *,
         refresh: bool = False,
     ) -> None:
-        """`outer` are the gates in which the calls around this one have places: it uses those."""
+        """`outer` are the gates in which the calls around this one have places, which it uses, and
+        the fleets at whose instances they are."""
         self._run = run
         self.call = call
         self.job = job
@@ -93,11 +131,17 @@ class Execution:
         """Whether it is to replace a result that is still there."""
         self.needless = False
         """Whether nothing was executed, because another process does it or has done it."""
+        self.provisional = False
+        """Whether something in its course was answered by a fallback, and may be another next time."""
         self.attempts = 0
         self.queue_ns = 0
         self.execute_ns = 0
         self.queued_ns: int | None = None
         self.started_ns: int | None = None
+        self.instance = ""
+        """Where it was executed last, if at one of several instances."""
+        self.tried: frozenset[str] = frozenset()
+        """The instances it was given to."""
         self.meter: Meter | None = None
         """Adds up what its model calls use; None before it runs."""
         self.snapshot: Snapshot | None = None
@@ -126,7 +170,7 @@ class Execution:
             self.deadline_ns = None if deadline_ns is None else max(self.deadline_ns, deadline_ns)
 
 
-def place(call: Call, identified: Identified | None, outer: frozenset[Gate]) -> object:
+def place(call: Call, identified: Identified | None, outer: Held) -> object:
     """What executions have to have in common to be one.
 
     Calls that use different places of those around them do not join: one could wait for a

@@ -14,15 +14,12 @@ from paceline.call import Call, Caller, Outcome, ScopeLevel, Source
 from paceline.clock import Clock
 from paceline.codec import encode
 from paceline.errors import InvalidInputError, PacelineError
-from paceline.history.record import Record
+from paceline.history.record import AHEAD, Record
 from paceline.path import Job
 
 __all__ = ["Ahead", "WarmCall", "WarmReport", "Warmer", "worth_most"]
 
 _NS: Final = 1_000_000_000
-_AHEAD: Final = "-ahead"
-_UNASKED: Final = (_AHEAD, "-refresh")
-"""Endings of the ids of calls that nobody asked for."""
 _MOST_TROUBLE: Final = 10
 _Result = Literal["warmed", "present", "refused", "failed"]
 
@@ -125,7 +122,7 @@ class Warmer:
         if there is not False:
             return "refused" if there is None else "present"
         self._totals.ahead += 1
-        outcome = await self._ahead.run(msgspec.structs.replace(call, id=call.id + _AHEAD), job)
+        outcome = await self._ahead.run(msgspec.structs.replace(call, id=call.id + AHEAD), job)
         if outcome.error is not None:
             raise outcome.error
         if outcome.source is Source.EXECUTED:
@@ -149,7 +146,7 @@ def worth_most(records: Sequence[Record]) -> Iterator[WarmCall]:
     kept) cannot be asked again; nor is what only the session of a runtime can find, which is
     over when that is.
     """
-    fitting = [record for record in records if record.category is None and _lasting(record)]
+    fitting = [record for record in records if record.trouble is None and _lasting(record)]
     uses = [_use(record, place) for place, record in enumerate(reversed(fitting))]
     latest = list(reversed(fitting))
     places = [one.place for one in ranked(uses) if one.worth_s > 0]
@@ -158,23 +155,11 @@ def worth_most(records: Sequence[Record]) -> Iterator[WarmCall]:
 
 def _use(record: Record, place: int) -> Use:
     return Use(
-        (record.name, record.input_hash, *_shared_by(record)),
+        (record.name, record.input_hash, *record.sharers),
         place,
         record.execute_ns if record.source is Source.EXECUTED else 0,
-        asked=not record.id.endswith(_UNASKED),
+        asked=record.asked,
     )
-
-
-def _shared_by(record: Record) -> tuple[str | None, ...]:
-    """Who shares the result."""
-    level = record.scope
-    if level is ScopeLevel.GLOBAL:
-        return (level,)
-    if level is ScopeLevel.TENANT:
-        return level, record.tenant
-    if level is ScopeLevel.USER:
-        return level, record.tenant, record.user
-    return level, record.tenant, record.user, record.session
 
 
 def _lasting(record: Record) -> bool:

@@ -22,6 +22,7 @@ from paceline.hostexec.http.wire import MOST_S, MOST_WHO, ExecRequest, outcome
 from paceline.hostexec.result import CommandResult
 from paceline.hostexec.text import split
 from paceline.redaction import Secret
+from paceline.retry_after import retry_after_s
 
 __all__ = ["HostExecClient"]
 
@@ -105,10 +106,10 @@ class HostExecClient:
         # The service ends the command at its deadline, and tells so a little later.
         limit_s = self._patience_s if left_s is None else left_s + self._grace_s
         try:
-            status, said, retry_after_s = await self._post(body, limit_s)
+            status, said, asked_s = await self._post(body, limit_s)
         except (aiohttp.ClientError, OSError) as exc:
             raise _broken(self.url, exc) from exc
-        return outcome(status, said, retry_after_s)
+        return outcome(status, said, asked_s)
 
     async def _post(self, body: bytes, limit_s: float) -> tuple[int, bytes, float | None]:
         timeout = aiohttp.ClientTimeout(total=limit_s, connect=self._connect_s)
@@ -128,7 +129,8 @@ class HostExecClient:
                         category=Category.INVALID,
                         may_have_started=True,
                     )
-            return response.status, bytes(said), _seconds(response.headers.get("Retry-After"))
+            asked_s = retry_after_s(response.headers.get("Retry-After"), self._clock.wall_ns())
+            return response.status, bytes(said), asked_s
 
     def _left_s(self, deadline_ns: int | None) -> float | None:
         return None if deadline_ns is None else (deadline_ns - self._clock.monotonic_ns()) / _NS
@@ -176,8 +178,3 @@ def _is_loopback(name: str) -> bool:
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def _seconds(header: str | None) -> float | None:
-    """Retry-After, where it is a number of seconds."""
-    return float(header) if header and header.isascii() and header.isdecimal() else None

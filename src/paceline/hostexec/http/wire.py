@@ -210,13 +210,14 @@ def _error(status: int, told: Problem, retry_after_s: float | None) -> PacelineE
     if status == _TOO_LARGE:
         return InvalidInputError("the command is too long for the host command service")
     kind, category = _KINDS.get((status, told.reason)) or _by_status(status)
-    return kind(
+    error = kind(
         message if told.reason else f"the host command service answered with {told.detail}",
         next_step=next_step,
         category=told.category or category,
-        may_have_started=told.started,
         retry_after_s=told.retry_after_s if told.retry_after_s is not None else retry_after_s,
     )
+    error.may_have_started = told.started  # which not every kind can be made with
+    return error
 
 
 _ERRORS: Final[tuple[tuple[type[PacelineError], int, str], ...]] = (

@@ -15,7 +15,7 @@ from paceline.settings import AlertSettings
 __all__ = ["sinks_of", "watch_of"]
 
 
-def sinks_of(settings: AlertSettings) -> list[Sink]:
+def sinks_of(settings: AlertSettings, clock: Clock) -> list[Sink]:
     """Those that have an address, and the log. Raises ConfigError for an address that is none."""
     sinks: list[Sink] = [LogSink()] if settings.log else []
     addressed = (
@@ -32,6 +32,7 @@ def sinks_of(settings: AlertSettings) -> list[Sink]:
                 name,
                 Secret(url),
                 form,
+                clock=clock,
                 token=Secret(token) if token else None,
                 timeout_s=settings.timeout_s,
             )
@@ -51,7 +52,7 @@ def watch_of(
     return AlertWatch(
         rules_of(settings),
         read,
-        sinks_of(settings),
+        sinks_of(settings, clock),
         clock=clock,
         silences=silences_of(settings),
         pace=Pace(

@@ -1,16 +1,18 @@
 """Sends alerts by HTTP. Addresses are secrets here: they stand in no message and no error."""
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, final
+from typing import Annotated, Any, Final, final
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 
+from paceline.clock import Clock
 from paceline.errors import Category, ConfigError, PacelineError
 from paceline.metrics.alerts.alert import Alert
 from paceline.metrics.alerts.forms import Form
 from paceline.redaction import Redactor, Secret
+from paceline.retry_after import LONGEST_S, retry_after_s
 
 __all__ = ["WebhookSink"]
 
@@ -45,6 +47,7 @@ class WebhookSink:
         url: Secret,
         form: Form,
         *,
+        clock: Clock,
         token: Secret | None = None,
         timeout_s: float = 10.0,
     ) -> None:
@@ -54,6 +57,7 @@ class WebhookSink:
         """The host, for messages."""
         self._url = url
         self._form = form
+        self._clock = clock
         self._token = token
         self._redactor = Redactor([*_secrets(url), *([token] if token else [])])
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
@@ -108,16 +112,19 @@ class WebhookSink:
         return self._failed(
             f"answered {status}{f': {shown}' if shown else ''}",
             _CATEGORIES.get(status, known),
-            _retry_after_s(headers, said),
+            self._asked_s(headers, said),
         )
 
-    def _failed(
-        self, what: str, category: Category, retry_after_s: float | None = None
-    ) -> PacelineError:
+    def _asked_s(self, headers: Mapping[str, str], said: bytes) -> float | None:
+        """How long we are asked to wait: by the header, or as Discord has it, in the body."""
+        asked_s = retry_after_s(headers.get("Retry-After"), self._clock.wall_ns())
+        return _said_s(said) if asked_s is None else asked_s
+
+    def _failed(self, what: str, category: Category, asked_s: float | None = None) -> PacelineError:
         return PacelineError(
             f"the alert sink {self.name} ({self.where}) {what}",
             category=category,
-            retry_after_s=retry_after_s,
+            retry_after_s=asked_s,
             next_step=f"Check its address, then `paceline alerts test --sink {self.name}`.",
         )
 
@@ -145,17 +152,15 @@ def _secrets(url: Secret) -> list[Secret]:
     return [Secret(piece) for piece in (*pieces, *parts.path.split("/")) if len(piece) >= 8]  # noqa: PLR2004 (shorter ones are ordinary words)
 
 
-def _retry_after_s(headers: Mapping[str, str], said: bytes) -> float | None:
-    """How long we are asked to wait: by the header, or as Discord has it, in the body."""
-    asked: object = headers.get("Retry-After")
-    if asked is None:
-        try:
-            answer: object = json.loads(said)
-        except ValueError:
-            return None
-        asked = answer.get("retry_after") if isinstance(answer, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+class _Limited(msgspec.Struct):
+    """Discord's answer to one who asks too often."""
+
+    retry_after: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+def _said_s(said: bytes) -> float | None:
     try:
-        seconds = float(asked) if isinstance(asked, (str, int, float)) else -1.0
-    except ValueError:  # a date
+        asked_s = msgspec.json.decode(said, type=_Limited).retry_after
+    except (msgspec.DecodeError, RecursionError):  # another answer, or nesting without end
         return None
-    return seconds if 0 <= seconds < float("inf") else None
+    return None if asked_s is None else min(asked_s, LONGEST_S)

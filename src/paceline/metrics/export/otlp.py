@@ -124,7 +124,7 @@ class OtlpExport:
         self._read = read
         self._rng = rng
         self._trace = trace
-        self._receiver = receiver or OtlpHttp(options)
+        self._receiver = receiver or OtlpHttp(options, clock)
         self._form = SpanForm(names, resource, scope)
         self._metrics = MetricForm(
             names,

@@ -10,8 +10,10 @@ from typing import Final, final
 
 import aiohttp
 
+from paceline.clock import Clock
 from paceline.errors import Category, PacelineError
 from paceline.metrics.export.otlp_options import OtlpOptions
+from paceline.retry_after import retry_after_s
 
 __all__ = ["OtlpHttp"]
 
@@ -35,10 +37,11 @@ class OtlpHttp:
     """Connections to one receiver. It follows no redirect, since that could carry secrets
     elsewhere, and keeps no cookie."""
 
-    def __init__(self, options: OtlpOptions) -> None:
+    def __init__(self, options: OtlpOptions, clock: Clock) -> None:
         self._base = options.endpoint.rstrip("/")
         self._where = options.where
         self._headers = options.headers
+        self._clock = clock
         self._timeout = aiohttp.ClientTimeout(total=options.timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -82,19 +85,16 @@ class OtlpHttp:
             return self._failed(f"cannot be reached ({type(exc).__name__})", Category.NETWORK)
 
     def _refused(self, status: int, headers: Mapping[str, str]) -> PacelineError:
-        asked = headers.get("Retry-After", "")
         return self._failed(
             f"answered {status}",
             _CATEGORIES.get(status, Category.INVALID),
-            float(asked) if asked.isascii() and asked.isdecimal() else None,
+            retry_after_s(headers.get("Retry-After"), self._clock.wall_ns()),
         )
 
-    def _failed(
-        self, what: str, category: Category, retry_after_s: float | None = None
-    ) -> PacelineError:
+    def _failed(self, what: str, category: Category, asked_s: float | None = None) -> PacelineError:
         return PacelineError(
             f"the OTLP receiver {self._where} {what}",
             category=category,
-            retry_after_s=retry_after_s,
+            retry_after_s=asked_s,
             next_step="See that it runs there, and takes OTLP by HTTP with these headers.",
         )
