@@ -67,6 +67,7 @@ _DOES: Mapping[str, Callable[[], object]] = {
     "environment": lambda: dict(os.environ),
     "exit": _exit,
     "fail": _fail,
+    "hungry": lambda: len(bytearray(600 * 1024**2)),
     "long": lambda: "x" * (65 * 1024**2),
     "print": _print,
     "stop": _stop,

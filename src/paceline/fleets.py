@@ -261,7 +261,9 @@ class Fleets:
                 clock=self._clock,
                 rng=self._rng,
                 environ=self._environ,
+                env={name: self._environ[name] for name in wanted.env if name in self._environ},
                 capacity=wanted.capacity,
+                memory_mb=wanted.memory_mb,
             )
         url, token = _given(wanted, "url"), self._token(wanted)
         if wanted.kind == "http":

@@ -20,6 +20,7 @@ from paceline.settings import AlertSettings, MetricsSettings, Settings
 
 if TYPE_CHECKING:
     from paceline.balance.balancer import LoadBalancer
+    from paceline.balance.instance import AgentInstance
 
 __all__ = ["Notice", "Reporting"]
 
@@ -81,7 +82,7 @@ class Reporting:
     def _loads(self) -> Mapping[str, float]:
         """How full this process is, and each instance of an agent, as AGENT/ID."""
         balancer = self._balancer()
-        known = {} if balancer is None else balancer.instances
+        known: Mapping[str, list[AgentInstance]] = {} if balancer is None else balancer.instances
         return {
             self._instance: self._gate.in_use / self._gate.capacity,
             **{

@@ -113,6 +113,10 @@ class InstanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Name of the environment variable with its token, if it wants one."""
     function: str = ""
     """What a worker runs, such as "package.module:function"."""
+    env: tuple[str, ...] = ()
+    """Names of environment variables that a worker gets, besides PATH, PYTHONPATH and LANG."""
+    memory_mb: Count = 1024
+    """What the data of a worker may take, in MiB; 0 for no limit. A call beyond it fails."""
     capacity: Count = 10
     """Calls at once; 0 gives it none."""
     weight: Annotated[float, Meta(ge=0, le=1e6)] = 1.0

@@ -81,6 +81,17 @@ async def test_nothing_of_the_environment_is_inherited() -> None:
     assert set(there) <= {"LANG", "LC_CTYPE", "PATH", "PYTHONPATH", "REGION"}
 
 
+async def test_memory_has_a_limit() -> None:
+    """A call that needs more memory than the worker may have fails, as used up; the process goes on,
+    and does not take it from all others. (S2-20)"""
+    async with worker(memory_mb=400) as target:
+        before = await run(target)
+        error = await error_of(target, "hungry")
+        assert (error.category, await run(target)) == (Category.EXHAUSTED, before)
+    async with worker(memory_mb=0) as target:
+        assert await run(target, "hungry") == 600 * 1024**2
+
+
 async def test_what_it_prints_is_no_answer(capfd: pytest.CaptureFixture[str]) -> None:
     """The function's output goes to standard error, and its input is empty."""
     async with worker() as target:

@@ -42,6 +42,18 @@ def test_seven_failures_in_a_row_open_it_for_five_seconds() -> None:
     assert circuit.enter()
 
 
+@pytest.mark.parametrize("failures", [1, 3, 12])
+def test_the_threshold_that_is_set_is_the_one_that_counts(failures: int) -> None:
+    """As many failures as the policy says open a circuit, none fewer; what is refused then is not
+    executed after a pause, but not at all. (V-27, V-28)"""
+    circuit = Circuit("tool search", VirtualClock(), CircuitPolicy(failures=failures))
+    _fail(circuit, failures - 1)
+    assert circuit.status.state is BreakerState.CLOSED
+    _fail(circuit)
+    with pytest.raises(OverloadedError):
+        circuit.enter()
+
+
 def test_each_wait_is_twice_the_last_up_to_two_minutes() -> None:
     """An instance whose probes fail is asked after 5, 10, 20, 40, 80, 120 and 120 s. (V-26)"""
     clock = VirtualClock()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from paceline.balance.retry import RetryPolicy
 from paceline.call import Effect, EffectKind
 from paceline.errors import Category, PacelineError
+from paceline.settings import RunSettings
 
 EFFECTS = st.builds(Effect, st.sampled_from(EffectKind))
 TRANSIENT = sorted(c for c in Category if c.transient)
@@ -103,9 +104,10 @@ def test_the_effect_decides_what_is_repeated() -> None:
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 3, 9])
 def test_executions_are_counted_with_the_first(max_attempts: int) -> None:
-    """`max_attempts` is the number of executions in all; a time-out gets two at most. (X-13,
-    S1-19)"""
+    """`max_attempts` is the number of executions in all, three if nothing is said; a time-out gets
+    two at most. (X-13, S1-19, S2-22)"""
     check_attempts(RetryPolicy(max_attempts))
+    assert RetryPolicy().max_attempts == RunSettings().max_attempts == 3
 
 
 def test_pauses_are_spread_from_zero() -> None:

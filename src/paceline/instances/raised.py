@@ -22,4 +22,6 @@ def timed_out(name: str, limit_s: float) -> CallTimeoutError:
 def _category(exc: BaseException) -> Category:
     if isinstance(exc, TimeoutError):
         return Category.TIMEOUT
+    if isinstance(exc, MemoryError):
+        return Category.EXHAUSTED
     return Category.NETWORK if isinstance(exc, ConnectionError) else Category.EXECUTION

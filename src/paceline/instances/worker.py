@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, final
+from typing import TYPE_CHECKING, Final, Self, TypedDict, Unpack, final
 
 from paceline.breaker import Breaker
 from paceline.call import Call
@@ -27,12 +27,24 @@ from paceline.instances.worker_process import WorkerProcess
 if TYPE_CHECKING:
     from paceline.balance.lease import Lease
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "WorkerLimits"]
 
 _HANDED_ON: Final = ("LANG", "PATH", "PYTHONPATH")
 _LONGEST_S: Final = 1e9
 _FIRST_WAIT_S: Final = 0.2
 _LONGEST_WAIT_S: Final = 30.0
+
+
+class WorkerLimits(TypedDict, total=False):
+    """What a worker may take. `capacity` synchronous calls run at once (default 10); its data may
+    have `memory_mb` MiB (default 1024, 0 for no limit): beyond that a call fails with MemoryError,
+    and the process goes on. Starting may take `start_s` seconds (default 30), the end of a call
+    that was cancelled `grace_s` (default 0.5)."""
+
+    capacity: int
+    memory_mb: int
+    start_s: float
+    grace_s: float
 
 
 @final
@@ -54,14 +66,10 @@ class Worker:
         rng: random.Random,
         environ: Mapping[str, str],
         env: Mapping[str, str] | None = None,
-        capacity: int = 10,
-        start_s: float = 30.0,
-        grace_s: float = 0.5,
+        **limits: Unpack[WorkerLimits],
     ) -> None:
         """`function` is such as "package.module:function", sync or async. Of `environ`, the
-        environment here, the process gets PATH, PYTHONPATH and LANG, and all of `env`. In it,
-        `capacity` synchronous calls run at once. Starting may take `start_s` seconds, the end of a
-        call that was cancelled `grace_s`.
+        environment here, the process gets PATH, PYTHONPATH and LANG, and all of `env`.
 
         Raises ConfigError for what is no name of a function.
         """
@@ -75,9 +83,10 @@ class Worker:
         self._env = {name: environ[name] for name in _HANDED_ON if name in environ} | dict(
             env or {}
         )
-        self._capacity = capacity
-        self._start_s = start_s
-        self._grace_s = grace_s
+        self._capacity = limits.get("capacity", 10)
+        self._memory_mb = limits.get("memory_mb", 1024)
+        self._start_s = limits.get("start_s", 30.0)
+        self._grace_s = limits.get("grace_s", 0.5)
         self._restarts = Breaker(
             clock, failures=1, wait_s=_FIRST_WAIT_S, longest_wait_s=_LONGEST_WAIT_S, dice=rng
         )
@@ -172,7 +181,9 @@ class Worker:
     async def _start(self, permit: int) -> WorkerProcess:
         try:
             process = await WorkerProcess.start(
-                self._function, self._capacity, self._env, self._grace_s
+                (self._function, str(max(1, self._capacity)), str(self._memory_mb)),
+                self._env,
+                self._grace_s,
             )
             self._watches[process] = asyncio.create_task(self._watch(process))
             try:

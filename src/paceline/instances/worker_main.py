@@ -1,4 +1,4 @@
-"""The process of a worker: `python -m paceline.instances.worker_main MODULE:FUNCTION CAPACITY`.
+"""The process of a worker: `python -m paceline.instances.worker_main FUNCTION CAPACITY MEMORY_MB`.
 
 It takes orders from its standard input and answers on its standard output; what the function
 prints goes to standard error. It ends when its input does, which is when its parent is gone,
@@ -10,6 +10,7 @@ import contextvars
 import importlib
 import inspect
 import os
+import resource
 import signal
 import sys
 import threading
@@ -162,7 +163,10 @@ class _Pipe:
 def main(argv: list[str]) -> None:
     """Runs until its input ends."""
     orders, answers = _own_files()
-    target, capacity = argv
+    target, capacity, memory_mb = argv
+    if int(memory_mb):
+        most = int(memory_mb) * 1024**2
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     try:
         function = _function(target)
     # Importing runs other people's code; whatever comes of it is told to the parent.

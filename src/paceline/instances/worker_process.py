@@ -6,7 +6,7 @@ import contextvars
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Final, Self, cast, final
 
@@ -80,18 +80,16 @@ class WorkerProcess:
         """Done when the process and all that it started are gone."""
 
     @classmethod
-    async def start(
-        cls, function: str, capacity: int, env: Mapping[str, str], grace_s: float
-    ) -> Self:
-        """A new process, not yet ready. Raises AgentError where the system starts none."""
+    async def start(cls, arguments: Sequence[str], env: Mapping[str, str], grace_s: float) -> Self:
+        """A new process, not yet ready; `arguments` are those of its `main`, the function first.
+        Raises AgentError where the system starts none."""
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
                 "-m",
                 _MAIN,
-                function,
-                str(max(1, capacity)),
+                *arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env=env,
@@ -99,11 +97,11 @@ class WorkerProcess:
             )
         except OSError as exc:
             raise AgentError(
-                f"the process for {function} cannot be started: {exc.strerror}",
+                f"the process for {arguments[0]} cannot be started: {exc.strerror}",
                 next_step="See what the system has left of processes and memory.",
                 category=Category.UNAVAILABLE,
             ) from exc
-        return cls(process, function, grace_s)
+        return cls(process, arguments[0], grace_s)
 
     @property
     def pid(self) -> int:
