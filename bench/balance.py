@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.llm_traces import FOLDER
+from bench.other_policies import OTHERS
 from bench.scenarios import HELD_OUT, ORACLE, SCENARIOS, Scenario, measure, named
 from paceline.balance.strategy import LoadBalancingStrategy
 from paceline.testing.simulation import Summary
@@ -27,6 +28,7 @@ _BY_WEIGHT: Final = (LoadBalancingStrategy.WEIGHTED, LoadBalancingStrategy.SMOOT
 POLICIES: Final = (
     ORACLE,
     *(name.value for name in LoadBalancingStrategy if name not in _BY_WEIGHT),
+    *OTHERS,
     *(f"{name}{KNOWN}" for name in (LoadBalancingStrategy.LEAST_LOADED, *_BY_WEIGHT)),
 )
 """Without known speeds those that go by weight are as good as blind: they are not run."""

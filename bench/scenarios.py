@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from bench.llm_traces import azure_code, conversation
+from bench.other_policies import OTHERS
 from paceline.balance import strategies
 from paceline.balance.circuit import Circuit
 from paceline.balance.instance import AgentInstance
@@ -156,9 +157,11 @@ SCENARIOS: Final = {each.name: each for each in (*TUNED, *HELD_OUT)}
 
 
 def named(name: str) -> MakeStrategy:
-    """The strategy of this name, as the balancer makes it; the oracle too."""
+    """The strategy of this name, as the balancer makes it; the oracle and those of others too."""
     if name == ORACLE:
         return Oracle
+    if name in OTHERS:
+        return OTHERS[name]
 
     def make(*, clock: Clock, rng: random.Random) -> Strategy:
         return strategies.make(name, clock=clock, rng=rng)
