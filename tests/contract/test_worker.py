@@ -305,6 +305,12 @@ async def test_usage_is_charged_to_who_asked() -> None:
         assert first.spent is None
 
 
+async def probed_twice(target: Worker) -> None:
+    """What was sent before the first has begun at the second."""
+    await target.probe()
+    await target.probe()
+
+
 async def test_a_probe_finds_what_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process whose event loop is held up does not answer a probe, and one that is free does.
     (S0-79)"""
@@ -315,8 +321,7 @@ async def test_a_probe_finds_what_is_stuck(monkeypatch: pytest.MonkeyPatch) -> N
         with monkeypatch.context() as patched:
             patched.setattr("paceline.instances.worker.PROBE_S", 0.2)
             with pytest.raises(PacelineError, match="does not answer"):
-                for _ in range(2):  # the function begins no later than after the first
-                    await target.probe()
+                await probed_twice(target)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await until(lambda: not target.processes)
