@@ -81,6 +81,8 @@ class Fleets:
         self.tokens = _tokens_of(settings, environ)
         """What is to be shown nowhere."""
         self._outliers: dict[str, Outliers] = {}
+        self.troubles: list[tuple[str, ConfigError]] = []
+        """Instances that cannot be used, and why."""
         self._stated: list[tuple[AgentInstance, Target, SlowStart]] = []
         self._parts: contextlib.AsyncExitStack | None = None
         for name, fleet in settings.fleets.items():
@@ -98,6 +100,8 @@ class Fleets:
         if self._parts is not None:
             return
         self._parts = parts
+        for what, trouble in self.troubles:
+            notice(what, trouble)
         for instance, target, ease in self._stated:
             await parts.enter_async_context(target)
             self._begin(parts, instance, ease)
@@ -118,9 +122,16 @@ class Fleets:
         it has some. Raises UsageError for one without a target, RuntimeClosedError."""
         target, name = instance.target, instance.agent_type
         if not isinstance(target, Target):
+            if target is None:
+                raise UsageError(
+                    f"instance {instance.id} of {name} has no target that does the work",
+                    next_step="Make it with target=..., such as one of paceline.instances.",
+                )
             raise UsageError(
-                f"instance {instance.id} of {name} has no target that does the work",
-                next_step="Make it with target=..., such as one of paceline.instances.",
+                f"the target of instance {instance.id} of {name} is of type "
+                f"{type(target).__name__}, which cannot do the work of an instance",
+                next_step="Take one of paceline.instances: FunctionTarget.of(function, "
+                "clock=SystemClock()), HttpAgent(url, clock=SystemClock()).",
             )
         if self._parts is None:
             raise RuntimeClosedError("the runtime is not open")
@@ -206,10 +217,9 @@ class Fleets:
             )
             try:
                 target = self._target(wanted, rates)
-            except ConfigError as exc:
-                raise ConfigError(
-                    f"instance {id_} of fleets.{name}: {exc}", next_step=exc.next_step
-                ) from exc
+            except ConfigError as exc:  # it costs this instance, and nobody else
+                self.troubles.append((f"instance {id_} of fleets.{name}", exc))
+                continue
             instance = AgentInstance(
                 id_,
                 name,
@@ -221,7 +231,7 @@ class Fleets:
             ease = self._guard(instance, fleet, rates)
             self.balancer.register(instance)
             self._stated.append((instance, target, ease))
-        if fleet.instances:
+        if name in self.balancer.instances:
             self.balancer.set_strategy(name, _strategy(fleet))
 
     def _guard(self, instance: AgentInstance, fleet: FleetSettings, rates: Rates) -> SlowStart:
@@ -278,6 +288,11 @@ class Fleets:
     def _token(self, wanted: InstanceSettings) -> Secret | None:
         if not wanted.token_env:
             return None
+        if not wanted.token_env.isidentifier():  # not shown: it may be the token itself
+            raise ConfigError(
+                "its token_env is not the name of an environment variable",
+                next_step="Put the token into a variable, and the name of that here.",
+            )
         token = self._environ.get(wanted.token_env)
         if not token:
             raise ConfigError(
@@ -327,7 +342,10 @@ def _spec(name: str, fleet: FleetSettings) -> AgentSpec:
 
 
 async def _only_at_instances(query: str, **_: object) -> object:  # noqa: ARG001 (agents have it)
-    raise AgentError("this agent is run by its instances only, and has none now")
+    raise AgentError(
+        "it is run by its instances only, and none of them can be used",
+        next_step="`paceline doctor` says what is wrong with each.",
+    )
 
 
 def _strategy(fleet: FleetSettings) -> str:

@@ -58,7 +58,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """The call path. Times in seconds."""
 
     timeout_s: Limit = 60.0
-    """Limit of one call where neither the caller nor the agent sets one."""
+    """Limit of one execution where the agent sets none. A call that is tried again may take longer;
+    its caller's `timeout` is for all of it."""
     max_concurrency: AtLeastOne = 64
     """Calls executing at once, over all agents."""
     max_queue: Count = 1_000

@@ -8,6 +8,7 @@ import pytest
 from paceline import AgentInstance, Outcome, Runtime
 from paceline.balance.rate import Rates
 from paceline.balance.request import Request
+from paceline.balance.strategy import Strategy
 from paceline.call import Call, Source
 from paceline.config import load
 from paceline.errors import (
@@ -531,9 +532,41 @@ def test_an_instance_without_a_target_is_refused() -> None:
         with pytest.raises(UsageError, match="no target") as refused:
             await runtime.add_instance(AgentInstance("a", "far"))
         assert "target=" in refused.value.next_step
+        with pytest.raises(UsageError, match="of type str") as refused:
+            await runtime.add_instance(AgentInstance("a", "far", target="http://far"))
+        assert "HttpAgent(" in refused.value.next_step
         assert (await runtime.run("far", "q")).unwrap() == "the module of q"
 
     in_runtime(steps)
+
+
+def test_an_instance_that_cannot_be_costs_itself_alone() -> None:
+    """An instance whose token is not set, or stands where the name of its variable belongs, is left
+    out and told of, without the token; all else goes on. (S0-60, S0-81)"""
+    token = "sk-live-abcdef1234567890"
+    one: dict[str, Any] = {"url": "http://127.0.0.1:1/run"}
+    fleet = {"instances": [{**one, "token_env": "NOT_SET"}, {**one, "token_env": token}]}
+
+    async def steps(runtime: Runtime) -> None:
+        assert (await runtime.run("other", "q")).ok
+        assert (await runtime.run("far", "q")).unwrap() == "the module of q"
+        notices = "\n".join(runtime.notices)
+        assert "http-1 of fleets.far: the environment variable NOT_SET is not set" in notices
+        assert "http-2 of fleets.far: its token_env is not the name of" in notices
+        assert token not in notices
+
+    in_runtime(steps, fleet=fleet, others=("other",))
+
+
+def test_a_strategy_has_to_be_one() -> None:
+    """A class, or anything else that is no strategy, is refused with what to give. (S0-83)"""
+
+    async def steps(runtime: Runtime) -> None:
+        with pytest.raises(UsageError, match="neither the name of a strategy") as refused:
+            runtime.balancer.set_strategy("far", Strategy)  # type: ignore[arg-type]
+        assert "object of the class" in refused.value.next_step
+
+    in_runtime(steps, Far("a"))
 
 
 def test_a_fleet_that_lost_its_last_instance_says_so() -> None:

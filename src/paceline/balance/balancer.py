@@ -100,6 +100,11 @@ class LoadBalancer:
         """Chooses among the instances of a type by another strategy from now on; a Strategy of
         your own must be for this type alone. Raises UsageError for an unknown name."""
         kind = self._kind(agent_type)
+        if not isinstance(strategy, (str, Strategy)):
+            raise UsageError(
+                f"{strategy!r} is neither the name of a strategy nor a strategy",
+                next_step="Give an object of the class, made for this type alone.",
+            )
         if isinstance(strategy, Strategy):
             kind.fleet.use(strategy)
             kind.strategy = type(strategy).__name__

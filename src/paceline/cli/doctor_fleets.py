@@ -68,6 +68,8 @@ async def _looked_at(
             environ=place.environ,
             local=_done_here,
         )
+        for _, trouble in fleets.troubles:
+            return broken(what, trouble)
         (instance,) = fleets.balancer.instances[name]
         target = cast("Target", instance.target)
         async with asyncio.timeout(_PATIENCE_S), contextlib.AsyncExitStack() as parts:

@@ -12,6 +12,7 @@ from paceline.errors import (
     Category,
     CommandDeniedError,
     CommandFailedError,
+    HostExecError,
     InvalidInputError,
     PacelineError,
 )
@@ -134,7 +135,7 @@ def _gap(missing: int, where: str) -> str:
 def _headline(error: PacelineError, command: str, result: CommandResult | None) -> str:
     if isinstance(error, CommandDeniedError):
         return f"⚠️  Command blocked by whitelist: {command or error.message}"
-    if error.category is Category.AUTHENTICATION:
+    if error.category is Category.AUTHENTICATION and isinstance(error, HostExecError):
         return "❌ Host exec authentication failed (check HOST_EXEC_TOKEN)"
     if result is None:
         return f"❌ {error.message}"
