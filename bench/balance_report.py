@@ -187,6 +187,8 @@ def _picks(title: str, data: Any) -> Section:
         name, times = _extreme(max, figures.plain, size)
         what = f"pick, lease and release, {size} instances, the dearest ({name})"
         bars.append(_within(what, times[size], most_us))
+        name, told = _extreme(max, figures.told, size)
+        bars.append(_within(f"the same, all told, the dearest ({name})", told[size], most_us))
         two = LoadBalancingStrategy.POWER_OF_TWO
         bars.append(_within(f"the same of {two}", figures.plain[two][size], _TWO_US))
         if figures.peers:

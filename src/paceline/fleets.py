@@ -33,7 +33,7 @@ from paceline.errors import (
 from paceline.home import Home
 from paceline.instances.protocol import Target
 from paceline.path.dispatch import FleetDispatch
-from paceline.redaction import Secret
+from paceline.redaction import Redactor, Secret
 from paceline.settings import FleetSettings, InstanceSettings, Settings
 
 __all__ = ["Fleets"]
@@ -198,6 +198,7 @@ class Fleets:
             shortest_s=balance.shortest_timeout_s,
             durations=durations,
             hedging=Hedging(durations, balance.hedge_share) if fleet.hedge else None,
+            hide=Redactor(self.tokens).text,
         )
 
     def _build(self, name: str, fleet: FleetSettings) -> None:

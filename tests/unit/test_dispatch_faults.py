@@ -558,6 +558,28 @@ def test_an_instance_that_cannot_be_costs_itself_alone() -> None:
     in_runtime(steps, fleet=fleet, others=("other",))
 
 
+def test_no_instance_tells_the_secrets_of_another() -> None:
+    """The token of one instance that another repeats in its error is in no message. (E94)"""
+    error = AgentError("answered 500: boom sekret-tok-123456", category=Category.INVALID)
+    stated = {"kind": "http", "url": "http://127.0.0.1:1/run", "token_env": "OKTOK", "weight": 0}
+
+    async def main() -> None:
+        settings = load(overrides={**QUIET, "fleets": {"far": {"instances": [stated]}}})
+        runtime = Runtime(
+            settings,
+            agents=[],
+            persist=False,
+            environ={"OKTOK": "sekret-tok-123456"},
+            clock=VirtualClock(),
+        )
+        async with runtime:
+            await runtime.add_instance(AgentInstance("a", "far", target=Far("a", error=error)))
+            outcome = await runtime.run("far", "q")
+            assert str(outcome.error) == "answered 500: boom [redacted]"
+
+    run_virtual(main())
+
+
 def test_a_strategy_has_to_be_one() -> None:
     """A class, or anything else that is no strategy, is refused with what to give. (S0-83)"""
 

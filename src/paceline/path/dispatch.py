@@ -57,6 +57,7 @@ class FleetDispatch:
         "_durations",
         "_fleet",
         "_hedging",
+        "_hide",
         "_line",
         "_request_of",
         "_shortest_s",
@@ -72,9 +73,10 @@ class FleetDispatch:
         shortest_s: float,
         durations: Durations,
         hedging: Hedging | None = None,
+        hide: Callable[[str], str] = str,
     ) -> None:
         """`line` is the queue before the `fleet`. `request_of` says what choosing an instance goes
-        by. Learnt limits are at least `shortest_s` seconds."""
+        by. Learnt limits are at least `shortest_s` seconds. `hide` masks secrets in messages."""
         self._fleet = fleet
         self._line = line
         self._clock = clock
@@ -82,6 +84,7 @@ class FleetDispatch:
         self._shortest_s = shortest_s
         self._durations = durations
         self._hedging = hedging
+        self._hide = hide
 
     async def enter(self, execution: Execution, gates: Sequence[Gate]) -> Lease:
         """A place at an instance, if possible at one that it was not given to yet."""
@@ -233,6 +236,9 @@ class FleetDispatch:
             if hit:
                 self._durations.stopped()
             error = timed_out(call.name, limit_s) if hit else raised(call.name, exc)
+            # One instance may repeat the secrets of another.
+            error.message = self._hide(error.message)
+            error.args = (error.message, *error.args[1:])
             if error is exc:
                 raise
             raise error from exc
