@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import weakref
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final, Protocol, cast, final
 
@@ -32,13 +33,16 @@ from paceline.errors import (
 )
 from paceline.home import Home
 from paceline.instances.protocol import Target
+from paceline.instances.raised import raised
 from paceline.path.dispatch import FleetDispatch
 from paceline.redaction import Redactor, Secret
 from paceline.settings import FleetSettings, InstanceSettings, Settings
 
 __all__ = ["Fleets"]
 
+_NS: Final = 1_000_000_000
 _PROBE_S: Final = 5.0
+_LOOK_S: Final = 1.0
 
 
 class _Local(Protocol):
@@ -84,7 +88,13 @@ class Fleets:
         self.troubles: list[tuple[str, ConfigError]] = []
         """Instances that cannot be used, and why."""
         self._stated: list[tuple[AgentInstance, Target, SlowStart]] = []
-        self._parts: contextlib.AsyncExitStack | None = None
+        self._is_open = False
+        self._notice: Callable[[str, PacelineError], object] = _nothing
+        self._opened: dict[AgentInstance, list[Target]] = {}
+        """The targets of each instance that are open: those it had before, and last its own."""
+        self._dispatches: weakref.WeakSet[FleetDispatch] = weakref.WeakSet()
+        self._watches: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         for name, fleet in settings.fleets.items():
             self._build(name, fleet)
 
@@ -97,14 +107,16 @@ class Fleets:
         """Opens what the instances are, and looks after them until `parts` is closed; a second time
         it does nothing. Operators can look after them too, through `home`; `notice` is told if
         they cannot."""
-        if self._parts is not None:
+        if self._is_open:
             return
-        self._parts = parts
+        self._is_open, self._notice = True, notice
+        parts.push_async_callback(self._close)
         for what, trouble in self.troubles:
             notice(what, trouble)
         for instance, target, ease in self._stated:
-            await parts.enter_async_context(target)
-            self._begin(parts, instance, ease)
+            await target.__aenter__()
+            self._opened[instance] = [target]
+            self._begin(instance, ease)
         if home is not None:
             from paceline.roster import Roster, following  # noqa: PLC0415 (a database)
 
@@ -119,7 +131,8 @@ class Fleets:
 
     async def add(self, instance: AgentInstance) -> None:
         """Opens and registers an instance that is made elsewhere. It gets the usual guards, unless
-        it has some. Raises UsageError for one without a target, RuntimeClosedError."""
+        it has some. Its target is closed when it is unregistered, or has another one, and the work
+        of before has ended. Raises UsageError for one without a target, RuntimeClosedError."""
         target, name = instance.target, instance.agent_type
         if not isinstance(target, Target):
             if target is None:
@@ -133,13 +146,14 @@ class Fleets:
                 next_step="Take one of paceline.instances: FunctionTarget.of(function, "
                 "clock=SystemClock()), HttpAgent(url, clock=SystemClock()).",
             )
-        if self._parts is None:
+        if not self._is_open:
             raise RuntimeClosedError("the runtime is not open")
         fleet = self._settings.fleets.get(name, FleetSettings())
         known = {other.id: other for other in self.balancer.instances.get(name, ())}
         before = known.get(instance.id)
         if before is None or before.target is not target:
-            await self._parts.enter_async_context(target)
+            await target.__aenter__()
+            self._opened.setdefault(before or instance, []).append(target)
         if before is not None:  # the same, said anew: what is known of it stays
             instance.guards = before.guards
             self.balancer.register(instance)
@@ -148,19 +162,32 @@ class Fleets:
         if not instance.guards:
             ease = self._guard(instance, fleet, Rates(self._clock))
         self.balancer.register(instance)
-        self._begin(self._parts, instance, ease)
+        self._begin(instance, ease)
         if not known:
             self.balancer.set_strategy(name, _strategy(fleet))
 
-    def _begin(
-        self, parts: contextlib.AsyncExitStack, instance: AgentInstance, ease: SlowStart | None
-    ) -> None:
+    def _begin(self, instance: AgentInstance, ease: SlowStart | None) -> None:
         """Looks after an instance from now on, as long as it is registered."""
         interval_s = self._settings.balance.health_interval_s
         back = ease.begin if ease is not None else _nothing
         liveness = Liveness(instance, self._rng, interval_s=interval_s, back=back)
         task = asyncio.create_task(self._look_after(liveness, instance))
-        parts.push_async_callback(_ended, task)
+        self._watches.add(task)
+        task.add_done_callback(self._watches.discard)
+
+    async def _close(self) -> None:
+        """Closes all that is open, what was opened last first, when nothing uses it any more."""
+        self._is_open = False
+        await asyncio.gather(*[dispatch.close() for dispatch in self._dispatches])
+        watches = list(self._watches)
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+        await asyncio.gather(*self._closing)
+        async with contextlib.AsyncExitStack() as targets:
+            for opened in self._opened.values():
+                for target in opened:
+                    targets.push_async_exit(target)
 
     def examine(
         self, there: Collection[str], notice: Callable[[str, PacelineError], object]
@@ -190,7 +217,7 @@ class Fleets:
         balance = self._settings.balance
         fleet = self._settings.fleets.get(spec.name, FleetSettings())
         durations = Durations()
-        return FleetDispatch(
+        dispatch = FleetDispatch(
             self.balancer.fleet(spec.name),
             self.balancer.line(spec.name),
             clock=self._clock,
@@ -200,6 +227,8 @@ class Fleets:
             hedging=Hedging(durations, balance.hedge_share) if fleet.hedge else None,
             hide=Redactor(self.tokens).text,
         )
+        self._dispatches.add(dispatch)
+        return dispatch
 
     def _build(self, name: str, fleet: FleetSettings) -> None:
         """Registers the instances of one agent."""
@@ -303,17 +332,50 @@ class Fleets:
         return Secret(token)
 
     async def _look_after(self, liveness: Liveness, instance: AgentInstance) -> None:
-        await asyncio.sleep(self._rng.uniform(0, liveness.pause_s()))
-        while instance.watcher is not None:  # it is registered
-            target = cast("Target", instance.target)  # which may be another one by now
-            try:
-                async with asyncio.timeout(_PROBE_S):
-                    await target.probe()
-            except (PacelineError, TimeoutError):
-                liveness.checked(there=False)
-            else:
-                liveness.checked(there=True)
-            await asyncio.sleep(liveness.pause_s())
+        """Probes an instance while it is registered, and closes its targets when nothing uses them
+        any more. Nobody tells of either: it looks every second."""
+        due_ns = self._clock.monotonic_ns() + self._rng.uniform(0, liveness.pause_s()) * _NS
+        while True:
+            left_s = (due_ns - self._clock.monotonic_ns()) / _NS
+            await asyncio.sleep(min(max(0.0, left_s), _LOOK_S))
+            registered = instance.watcher is not None
+            if instance.in_flight <= instance.held_elsewhere:
+                self._release(instance, -1 if registered else None)
+                if not registered:
+                    return
+            if self._clock.monotonic_ns() < due_ns:
+                continue
+            if registered:
+                target = cast("Target", instance.target)  # which may be another one by now
+                try:
+                    async with asyncio.timeout(_PROBE_S):
+                        await target.probe()
+                except (PacelineError, TimeoutError):
+                    liveness.checked(there=False)
+                else:
+                    liveness.checked(there=True)
+            due_ns = self._clock.monotonic_ns() + liveness.pause_s() * _NS
+
+    def _release(self, instance: AgentInstance, end: int | None) -> None:
+        """Has the targets of an instance closed, up to that index."""
+        opened = self._opened.get(instance, [])
+        unused = opened[:end]
+        del opened[:end]
+        if not opened:
+            self._opened.pop(instance, None)
+        used = [one.target for ones in self.balancer.instances.values() for one in ones]
+        for target in unused:
+            if not any(target is one for one in used):  # it may have been registered again
+                task = asyncio.create_task(self._shut(instance, target))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+    async def _shut(self, instance: AgentInstance, target: Target) -> None:
+        try:
+            await target.__aexit__(None, None, None)
+        except Exception as exc:  # noqa: BLE001 (nobody waits for it: it is told)
+            what = f"instance {instance.id} of {instance.agent_type}"
+            self._notice(what, raised("closing it", exc))
 
 
 def _not_there(name: str, why: str) -> ConfigError:
@@ -401,9 +463,4 @@ def _given(wanted: InstanceSettings, key: str) -> str:
     return value
 
 
-def _nothing() -> None: ...
-
-
-async def _ended(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.wait([task])
+def _nothing(*_: object) -> None: ...

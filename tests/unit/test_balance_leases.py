@@ -591,8 +591,11 @@ def test_outer_gates_are_entered_with_the_lease() -> None:
         first.release()
         await asyncio.sleep(1)
         assert (balancer.status("ml").in_flight, second.done()) == (0, False)
+        third = asyncio.create_task(line.lease(outer=(wide,)))
+        await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match="the runtime is at its limit"):
             await line.lease(outer=(wide,))
+        third.cancel()
         wide.leave()
         lease = await second
         assert (wide.in_use, lease.instance.in_flight) == (1, 1)

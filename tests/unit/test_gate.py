@@ -675,31 +675,3 @@ def test_making_room_in_one_of_two_full_queues_is_not_begun() -> None:
         assert one.in_use == 1
 
     run(main())
-
-
-def test_no_more_have_to_leave_than_room_is_needed_for() -> None:
-    """One caller that leaves two full queues makes room in both. (S0-81)"""
-
-    async def main() -> None:
-        one, two, told = Gate("one", 1, 2), Gate("two", 1, 1), list[str]()
-
-        async def visit(name: str, *gates: Gate, priority: Priority = Priority.LOW) -> None:
-            try:
-                await enter_all(gates, priority)
-            except OverloadedError as exc:
-                told.append(f"{name} {exc.reason}")
-
-        await enter_all((one, two))
-        visits = [asyncio.create_task(visit("both", one, two))]
-        visits.append(asyncio.create_task(visit("one", one)))
-        await asyncio.sleep(0)
-        urgent = visit("urgent", two, one, priority=Priority.HIGH)
-        visits.append(asyncio.create_task(urgent))
-        await asyncio.sleep(0)
-        assert (one.waiting, two.waiting) == (2, 1)
-        for gate in (one, two, one):
-            gate.leave()
-        await asyncio.gather(*visits)
-        assert told == ["both shed"]
-
-    run(main())

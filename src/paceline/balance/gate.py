@@ -20,7 +20,7 @@ _SYSTEM: Final = SystemClock()
 class Ticket:
     """One caller in the queue, and every gate it needs a place in."""
 
-    __slots__ = ("deadline_ns", "gates", "priority", "tenant", "turn")
+    __slots__ = ("deadline_ns", "fills", "gates", "priority", "tenant", "turn")
 
     def __init__(
         self,
@@ -30,6 +30,8 @@ class Ticket:
         deadline_ns: int | None = None,
     ) -> None:
         self.gates = tuple(gates)
+        self.fills = next((gate for gate in reversed(self.gates) if gate.free <= 0), self.gates[-1])
+        """The one gate whose queue it fills: the last of those that it finds full."""
         self.priority = priority
         self.tenant = tenant
         self.deadline_ns = deadline_ns
@@ -49,12 +51,20 @@ class Ticket:
             self.priority = priority
             for gate in self.gates:
                 gate.queue.raise_to(self, priority, gate.clock.monotonic_ns())
+            self.fills.filled.raise_to(self, priority, self.fills.clock.monotonic_ns())
+
+    def join(self) -> None:
+        """Joins the queues."""
+        for gate in self.gates:
+            gate.queue.add(self, gate.clock.monotonic_ns())
+        self.fills.filled.add(self, self.fills.clock.monotonic_ns())
 
     def admit(self) -> None:
         """Takes its places, all of which are there."""
         for gate in self.gates:
             gate.free -= 1
             gate.queue.serve(self, gate.clock.monotonic_ns())
+        self.fills.filled.remove(self)
         self.turn.set_result(None)
 
     def refuse(self, error: OverloadedError) -> None:
@@ -79,6 +89,7 @@ class Ticket:
         """Leaves the queues, if it is in them."""
         for gate in self.gates:
             gate.queue.remove(self)
+        self.fills.filled.remove(self)
 
 
 @final
@@ -87,12 +98,13 @@ class Gate:
 
     Among equals every tenant gets its share, and those of one tenant are served in the order they
     came; who has waited for long becomes more urgent (see `FairQueue`). Where more than `max_queue`
-    would wait, the least urgent is refused, be it the newcomer or one who waits. A caller that
-    leaves the queue (cancelled, or out of time) takes nobody's place with it and leaves nothing
-    behind. Used on one event loop.
+    would wait, the least urgent is refused, be it the newcomer or one who waits. Who needs places
+    in several gates counts to the `max_queue` of one: the last that was full when it came. A caller
+    that leaves the queue (cancelled, or out of time) takes nobody's place with it and leaves
+    nothing behind. Used on one event loop.
     """
 
-    __slots__ = ("capacity", "clock", "free", "max_queue", "name", "queue")
+    __slots__ = ("capacity", "clock", "filled", "free", "max_queue", "name", "queue")
 
     def __init__(
         self,
@@ -113,6 +125,9 @@ class Gate:
         self.free = capacity
         """Places left; below 0 for a while when the capacity was made smaller."""
         self.queue: FairQueue[Ticket] = FairQueue(ageing_s=ageing_s, weights=weights)
+        """All who need a place here."""
+        self.filled: FairQueue[Ticket] = FairQueue(ageing_s=ageing_s, weights=weights)
+        """Those of them who count to `max_queue`."""
 
     @property
     def in_use(self) -> int:
@@ -192,12 +207,15 @@ async def enter_all(
 ) -> None:
     """Enters all of these different gates in one moment; the caller must `leave` each.
 
-    Who waits holds no place anywhere, so callers that need several gates never wait for each
-    other in a circle, and one that waits for a busy gate keeps nobody from a free one. `waiting`
-    is given the ticket of who has to wait. `deadline_ns` is a moment of the gates' clock.
+    Gates that more callers share come first: that of the runtime before that of an agent. Who waits
+    holds no place anywhere, so callers that need several gates never wait for each other in a
+    circle, and one that waits for a busy gate keeps nobody from a free one; nor does it fill the
+    queue of any but the last that is full, so that those who wait for one agent push nobody out who
+    waits for the runtime. `waiting` is given the ticket of who has to wait. `deadline_ns` is a
+    moment of the gates' clock.
 
-    Raises OverloadedError, with nothing entered: QUEUE_FULL at once, where a gate is full and
-    nobody in its queue has to give way; SHED later, for one who has to; LATE at the deadline.
+    Raises OverloadedError, with nothing entered: QUEUE_FULL at once, where the queue to be filled
+    is full and nobody in it has to give way; SHED later, for one who has to; LATE at the deadline.
     """
     if deadline_ns is not None and gates and gates[0].clock.monotonic_ns() >= deadline_ns:
         raise _late(gates[0])
@@ -214,8 +232,7 @@ async def enter_all(
 async def _wait(ticket: Ticket, waiting: Callable[[Ticket], object] | None) -> None:
     """Returns once the ticket, which cannot be admitted now, has been."""
     _make_room(ticket)
-    for gate in ticket.gates:
-        gate.queue.add(ticket, gate.clock.monotonic_ns())
+    ticket.join()
     timer = ticket.start_timer()
     try:
         if waiting is not None:
@@ -235,18 +252,13 @@ async def _wait(ticket: Ticket, waiting: Callable[[Ticket], object] | None) -> N
 
 
 def _make_room(ticket: Ticket) -> None:
-    """Lets one leave each full queue that the ticket is to join. Raises OverloadedError, and lets
-    nobody leave, if one of them has nobody who must."""
-    leaving: list[tuple[Gate, Ticket]] = []
-    for gate in ticket.gates:
-        if gate.free <= 0 and gate.waiting >= gate.max_queue:
-            least = gate.queue.gives_way(ticket, gate.clock.monotonic_ns())
-            if least is None:
-                raise gate.overloaded(Shortage.QUEUE_FULL, f"with {gate.max_queue} waiting")
-            leaving.append((gate, least))
-    for gate, least in leaving:
-        if gate.waiting < gate.max_queue:
-            continue  # who left another queue left this one too
+    """Lets one leave the queue that the ticket is to fill, if that is full. Raises OverloadedError
+    if nobody in it must."""
+    gate = ticket.fills
+    if len(gate.filled) >= gate.max_queue:
+        least = gate.filled.gives_way(ticket, gate.clock.monotonic_ns())
+        if least is None:
+            raise gate.overloaded(Shortage.QUEUE_FULL, f"with {gate.max_queue} waiting")
         least.refuse(gate.overloaded(Shortage.SHED, "and what is more urgent waits for it"))
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Final, NamedTuple, final
 
@@ -16,6 +17,7 @@ from paceline.balance.fleet import PLAIN, Fleet, Refusal
 from paceline.balance.gate import Gate, Ticket, enter_all
 from paceline.balance.instance import NEVER, AgentInstance
 from paceline.balance.lease import Lease
+from paceline.balance.rate import Rates
 from paceline.balance.request import ANYTHING, Needs, Request
 from paceline.call import Priority
 from paceline.clock import Clock
@@ -134,7 +136,7 @@ class Line:
         try:
             async with asyncio.timeout_at(deadline) as limit:
                 patience = _Patience(limit, math.inf if opening_s is None else opening_s)
-                with self._waiting_for(request.needs, patience) as gates:
+                with self._waiting_for(request, patience) as gates:
                     caller = _Caller(gates, tuple(outer), priority, tenant, waiting)
                     return await self._turn(request, caller, patience)
         except TimeoutError:
@@ -166,6 +168,7 @@ class Line:
         """Nobody waits."""
         self._gate = self._new_gate()
         self._at: dict[Needs, _Waiting] = {}
+        self._wanted: Counter[int] = Counter()  # the ids of requests for which somebody waits
         self._idle: dict[asyncio.Future[None], AgentInstance] = {}
 
     def _new_gate(self) -> Gate:
@@ -185,21 +188,40 @@ class Line:
         return loop
 
     @contextlib.contextmanager
-    def _waiting_for(self, needs: Needs, patience: _Patience) -> Generator[tuple[Gate, ...]]:
+    def _waiting_for(self, request: Request, patience: _Patience) -> Generator[tuple[Gate, ...]]:
         """The gates to wait at."""
+        needs = request.needs
         at = self._at.get(needs)
         if at is None:
             gate = self._gate if needs == ANYTHING else self._new_gate()
             at = self._at[needs] = _Waiting(gate)
         at.callers.add(patience)
+        self._wanted[id(request)] += 1
         self._fleet.listener = self._tell
+        self._forgo()
         try:
-            yield (self._gate,) if at.gate is self._gate else (self._gate, at.gate)
+            # The queue they fill is that of the fleet, whatever they need.
+            yield (self._gate,) if at.gate is self._gate else (at.gate, self._gate)
         finally:
             at.callers.discard(patience)
             if not at.callers:
                 del self._at[needs]
+            self._wanted[id(request)] -= 1
+            if self._wanted[id(request)] <= 0:
+                del self._wanted[id(request)]
             self._rest()
+            self._forgo()
+
+    def _forgo(self) -> None:
+        """Opens the instances that are shut for something large for which nobody waits any more:
+        whoever wanted it has given up, or has it from another instance."""
+        for instance in tuple(self._fleet.instances.values()):
+            if instance.shortage is not Shortage.RATE_LIMIT:
+                continue
+            for rates in (guard for guard in instance.guards if isinstance(guard, Rates)):
+                if rates.wanted is not None and id(rates.wanted) not in self._wanted:
+                    rates.forgo()
+                    instance.changed()
 
     async def _turn(self, request: Request, caller: _Caller, patience: _Patience) -> Lease:
         while True:
@@ -221,7 +243,7 @@ class Line:
         try:
             await enter_all(gates, caller.priority, tenant=caller.tenant, waiting=caller.waiting)
         except OverloadedError as exc:
-            if any(gate.free <= 0 for gate in caller.outer):
+            if all(gate.free > 0 for gate in caller.gates):  # an outer one is full, if any
                 raise
             raise self._turned_away(exc) from None
 

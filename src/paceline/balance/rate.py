@@ -32,6 +32,8 @@ _COUNTS: Final = {
 """How often a request counts, and each of its tokens of input and output."""
 _TELLING: Final = 10
 """One part in so many of a limit has to be used for its time of refilling to tell its rate."""
+_LEAST: Final = (1, 0)
+"""Tokens of input and output that anything has."""
 _BACKOFF_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = 60.0
 
@@ -106,7 +108,15 @@ class Rates:
     others with the same key use. Used by one thread at a time.
     """
 
-    __slots__ = ("_backoff_s", "_buckets", "_clock", "_closed_ns", "_output_guess", "_wanted")
+    __slots__ = (
+        "_backoff_s",
+        "_buckets",
+        "_clock",
+        "_closed_ns",
+        "_output_guess",
+        "_wanted",
+        "wanted",
+    )
 
     reason: Shortage = Shortage.RATE_LIMIT
 
@@ -129,13 +139,16 @@ class Rates:
             quantity: Bucket(limit, now_ns) for quantity, limit in given if limit is not None
         }
         self._output_guess = output_guess
-        self._wanted = (1, 0)  # tokens in and out of what was refused last
+        self.wanted: Request | None = None
+        """What was refused last, and is waited for: nothing else is let in before there is enough
+        for it. None if something was let in since."""
+        self._wanted = _LEAST
         self._closed_ns = 0
         self._backoff_s = _BACKOFF_S
 
     def opens_ns(self) -> int:
-        """When there will be enough for what was refused last, or for anything if nothing was
-        since; not before the end of a pause that the other side asked for."""
+        """When there will be enough for what is wanted, or for anything if nothing is; not before
+        the end of a pause that the other side asked for."""
         opens_ns = self._closed_ns
         for quantity, bucket in self._buckets.items():
             enough_ns = bucket.when_ns(_amount(quantity, *self._wanted))
@@ -152,12 +165,16 @@ class Rates:
         reserved = tuple((q, b, _amount(q, *expected)) for q, b in self._buckets.items())
         for _, bucket, amount in reserved:
             if not bucket.has(amount, now_ns):
-                self._wanted = expected
+                self.wanted, self._wanted = request, expected
                 return None
         for _, bucket, amount in reserved:
             bucket.take(amount, now_ns)
-        self._wanted = (1, 0)
+        self.forgo()
         return _Reservation(reserved)
+
+    def forgo(self) -> None:
+        """What was refused last is no longer waited for."""
+        self.wanted, self._wanted = None, _LEAST
 
     def ended(self, permit: object, lease: "Lease") -> None:
         """Gives back what was reserved and not used, or takes what was used beyond that.

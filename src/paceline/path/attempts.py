@@ -100,8 +100,8 @@ class Attempts:
     async def _attempt(self, execution: Execution) -> tuple[object, PacelineError | None]:
         """One execution, from waiting for places to giving them back."""
         call, job, outer = execution.call, execution.job, execution.outer
-        gates = [gate for gate in (self._gate, job.gate) if gate is not None and gate not in outer]
-        entered = [*gates, job.workers] if job.workers is not None else gates
+        gates = (self._gate, job.workers, job.gate)  # what more of them share comes first
+        entered = [gate for gate in gates if gate is not None and gate not in outer]
         lease = None
         execution.queued_ns = self._clock.monotonic_ns()
         try:
@@ -126,7 +126,8 @@ class Attempts:
             return None, exc
         execution.started_ns = self._clock.monotonic_ns()
         execution.attempts += 1
-        execution.held = outer.union(gates, () if job.dispatch is None else (job.dispatch,))
+        places = [gate for gate in entered if gate is not job.workers]
+        execution.held = outer.union(places, () if job.dispatch is None else (job.dispatch,))
         self._running[call.id] = execution
         value: object = None
         error: PacelineError | None = None
@@ -168,10 +169,11 @@ class Attempts:
         value, ok = None, False
         try:
             async with limit:
-                if job.dispatch is None or permit.lease is None:
+                lease = permit.pass_on()
+                if job.dispatch is None or lease is None:
                     value = await job.execute(call)
                 else:
-                    value = await job.dispatch.execute(call, execution, permit.lease, limit_s)
+                    value = await job.dispatch.execute(call, execution, lease, limit_s)
                 ok = True
                 return value
         except PacelineError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol, final
 
 import msgspec
@@ -25,6 +25,8 @@ from paceline.errors import (
 )
 from paceline.instances.raised import raised, timed_out
 from paceline.path.job import Execution
+from paceline.path.losers import Losers
+from paceline.path.permit import unused
 
 __all__ = ["FleetDispatch", "Target"]
 
@@ -49,16 +51,18 @@ class FleetDispatch:
 
     Limits are learnt where stopping early does no harm, and the limit of the agent is their
     ceiling. With `hedging` a read that takes long is given to a second instance: the first answer
-    counts, the other one is cancelled.
+    counts, the other one is cancelled, and keeps its places until it has ended.
     """
 
     __slots__ = (
+        "__weakref__",
         "_clock",
         "_durations",
         "_fleet",
         "_hedging",
         "_hide",
         "_line",
+        "_losers",
         "_request_of",
         "_shortest_s",
     )
@@ -85,6 +89,7 @@ class FleetDispatch:
         self._durations = durations
         self._hedging = hedging
         self._hide = hide
+        self._losers = Losers()
 
     async def enter(self, execution: Execution, gates: Sequence[Gate]) -> Lease:
         """A place at an instance, if possible at one that it was not given to yet."""
@@ -125,48 +130,53 @@ class FleetDispatch:
     async def execute(
         self, call: Call, execution: Execution, lease: Lease, limit_s: float
     ) -> object:
-        """The value, from whichever instance is first."""
+        """The value, from whichever instance is first. Its lease is over then."""
         repeatable = call.plan.effect.repeatable
         # A rare one that takes long by nature is stopped once, and then has all the time.
         if repeatable and execution.attempts == 1:
             limit_s = self._durations.limit_s(shortest=self._shortest_s, longest=limit_s)
         delay_s = self._hedging.delay_s() if self._hedging is not None and repeatable else None
-        first = self._at(call, execution, lease, limit_s)
         if delay_s is None or delay_s >= limit_s:
-            return await first
-        return await self._hedged(call, execution, asyncio.create_task(first), delay_s, limit_s)
+            return await self._at(call, execution, lease, limit_s)
+
+        def begin(lease: Lease) -> asyncio.Task[object]:
+            task = asyncio.create_task(self._at(call, execution, lease, limit_s))
+            task.add_done_callback(lambda _: unused(lease))  # it may be cancelled before it began
+            return task
+
+        return await self._hedged(execution, begin, lease, delay_s)
+
+    async def close(self) -> None:
+        """Waits until what was cancelled because another was first has ended, ten seconds at
+        most."""
+        await self._losers.close()
 
     async def _hedged(
         self,
-        call: Call,
         execution: Execution,
-        first: "asyncio.Task[object]",
+        begin: "Callable[[Lease], asyncio.Task[object]]",
+        lease: Lease,
         delay_s: float,
-        limit_s: float,
     ) -> object:
-        running = {first}
-        second = None
+        asked = {begin(lease): lease}
+        own: Gate | None = None
         try:
-            await asyncio.wait(running, timeout=delay_s)
+            await asyncio.wait(asked, timeout=delay_s)
+            (first,) = asked
             second = None if first.done() else self._second(execution)
             if second is not None:
-                running.add(asyncio.create_task(self._at(call, execution, second, limit_s)))
-            waiting = set(running)
-            while waiting:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if task.exception() is None:
-                        return task.result()
-            return first.result()  # raises
-        finally:
-            for task in running:
+                own = execution.job.gate
+                asked[begin(second)] = second
+            winner = await _first_to_succeed(asked) or first
+            execution.instance = asked[winner].instance.id
+            return winner.result()  # or raises
+        except asyncio.CancelledError:
+            for task in asked:
                 task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            if second is not None:
-                if not second.ended_ns:  # cancelled before it began
-                    second.release(abandoned=True)
-                if execution.job.gate is not None:
-                    execution.job.gate.leave()
+            await asyncio.wait(asked)
+            raise
+        finally:
+            self._losers.add(asked, own.leave if own is not None else _nothing)
 
     def _patience_s(self, deadline_ns: int | None) -> float | None:
         """How long to wait for a place: work for which too little time is left then would only take
@@ -191,7 +201,7 @@ class FleetDispatch:
             if lease is not None and lease.instance.id not in execution.tried:
                 return _given(execution, lease)
             if lease is not None:
-                lease.release(abandoned=True)
+                unused(lease)
             self._hedging.refund()
         if own is not None:
             own.leave()
@@ -244,11 +254,26 @@ class FleetDispatch:
             raise error from exc
         else:
             self._durations.observe((self._clock.monotonic_ns() - start_ns) / _NS)
-            execution.instance = lease.instance.id
             return value
         finally:
             if not lease.ended_ns:  # it may have expired
                 lease.release(error, abandoned=isinstance(error, CallCancelledError))
+
+
+async def _first_to_succeed(
+    asked: Collection[asyncio.Task[object]],
+) -> asyncio.Task[object] | None:
+    """None if all have failed."""
+    waiting = set(asked)
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task.exception() is None:
+                return task
+    return None
+
+
+def _nothing() -> None: ...
 
 
 def _given(execution: Execution, lease: Lease) -> Lease:

@@ -37,8 +37,8 @@ class Dispatch(Protocol):
     async def execute(
         self, call: Call, execution: "Execution", lease: Lease, limit_s: float
     ) -> object:
-        """The value; the lease is over then. `call` as its agent may see it; at most so many
-        seconds at an instance."""
+        """The value; the lease is over then, or that of a loser later. `call` as its agent may see
+        it; at most so many seconds at an instance."""
         ...
 
 

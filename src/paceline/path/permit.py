@@ -7,7 +7,7 @@ from paceline.balance.spending import Admission, Spending
 from paceline.errors import PacelineError
 from paceline.path.job import Execution
 
-__all__ = ["Permit"]
+__all__ = ["Permit", "unused"]
 
 
 @final
@@ -26,8 +26,15 @@ class Permit:
         try:
             self._admission = spending.admit(execution.call)
         except PacelineError as exc:
+            if lease is not None:
+                unused(lease)
             self.end(exc, measured=False)
             raise
+
+    def pass_on(self) -> Lease | None:
+        """The lease, if there is one: its end is up to whoever takes it from now on."""
+        lease, self.lease = self.lease, None
+        return lease
 
     def end(self, error: PacelineError | None, *, measured: bool) -> None:
         """How the execution ended, and whether it was measured what it cost."""
@@ -37,3 +44,15 @@ class Permit:
             self._circuit.leave(self._passed, error)
         if self._admission is not None:
             self._admission.settle(measured=measured)
+
+
+def unused(lease: Lease) -> None:
+    """Ends a lease whose work was never sent: what the guards of its instance gave is given back,
+    unless it has ended already."""
+    if lease.ended_ns:
+        return
+    sent_ns, lease.started_ns = lease.started_ns, 0  # which says so to the guards
+    for guard, permit in lease.permits:
+        guard.ended(permit, lease)
+    lease.permits, lease.started_ns = (), sent_ns
+    lease.release(abandoned=True)
