@@ -7,7 +7,7 @@ itself. A key nobody knows is an error that names the nearest one there is.
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import (
     Any,
@@ -24,7 +24,7 @@ import msgspec
 
 from paceline.errors import ConfigError
 from paceline.redaction import MASK, Redactor, Secret
-from paceline.settings import SECRET, Settings
+from paceline.settings import HEEDED_BY, SECRET, InstanceSettings, Settings
 
 __all__ = [
     "Given",
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 PREFIX: Final = "PACELINE_"
+_HOST_EXEC: Final = "host_exec"
 _STEP: Final = re.compile(r"\w+")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
 _RESERVED: Final = frozenset({"PACELINE_HOME", "PACELINE_CONFIG", "PACELINE_DISCORD_TOKEN"})
@@ -57,9 +58,12 @@ def load(
         section, _, key = place.partition(".")
         tree.setdefault(section, {})[key] = setting.value
     try:
-        return msgspec.convert(tree, Settings, strict=False)
+        settings = msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as exc:
         raise _refusal(str(exc), found) from exc
+    for refused in _without_effect(settings):
+        raise refused
+    return settings
 
 
 class Given(NamedTuple):
@@ -196,6 +200,28 @@ def _refusal_of_table(
         return ConfigError(f"{at} is refused: {wanted} (from {source})")
     given = str(_within(value, path))
     return _none_of(f"{at}: {Redactor().text(repr(given))}", given, choices, source)
+
+
+def _without_effect(settings: Settings) -> Iterator[ConfigError]:
+    """Settings that nothing would heed: who gave them means something else."""
+    plain = InstanceSettings()
+    for name, fleet in settings.fleets.items():
+        if fleet.instances and name == _HOST_EXEC and settings.hostexec.mode != "off":
+            yield ConfigError(
+                f"fleets.{name} has instances, and {name} is done on this host, by its policy",
+                next_step="For another machine name a fleet as you like; for a service of this one "
+                'set hostexec.mode to "service".',
+            )
+        for number, one in enumerate(fleet.instances):
+            for key, kinds in HEEDED_BY.items():
+                if one.kind in kinds or getattr(one, key) == getattr(plain, key):
+                    continue
+                wanted = " or ".join([f'"{kind}"' for kind in kinds])
+                yield ConfigError(
+                    f"fleets.{name}.instances[{number}].{key} has no effect on an instance of the "
+                    f"kind {one.kind}",
+                    next_step=f"Set kind = {wanted} for it, or leave {key} out.",
+                )
 
 
 def _kind_within(kind: object, path: Iterable[str]) -> object:

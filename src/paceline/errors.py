@@ -182,7 +182,7 @@ class CallTimeoutError(CallError):
     """The deadline of the call, or the time limit of its agent, passed."""
 
     category = Category.TIMEOUT
-    advice = "Allow more time (`timeout=`, or TIMEOUT in the agent), or ask for less."
+    advice = "Allow more time (`timeout=`, `--timeout`, or TIMEOUT in the agent), or ask for less."
 
 
 class CallCancelledError(CallError):

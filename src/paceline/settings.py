@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 __all__ = [
+    "HEEDED_BY",
     "SECRET",
     "AgentSettings",
     "AlertSettings",
@@ -63,7 +64,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_concurrency: AtLeastOne = 64
     """Calls executing at once, over all agents."""
     max_queue: Count = 1_000
-    """Calls waiting for capacity; one more is refused as overloaded."""
+    """Calls waiting for one limit (the runtime, an agent, a fleet); one more is refused as
+    overloaded."""
     threads: AtLeastOne = 16
     """Synchronous agents running at once."""
     max_attempts: AtLeastOne = 3
@@ -95,6 +97,17 @@ class BalanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Time between two looks at whether an instance is there."""
     slow_start_s: Seconds = 10.0
     """How long an instance that is back takes to get its full share again."""
+
+
+HEEDED_BY: Final = {
+    "url": ("http", "openai"),
+    "model": ("openai",),
+    "token_env": ("http", "openai"),
+    "function": ("worker",),
+    "env": ("worker",),
+    "memory_mb": ("worker",),
+}
+"""Settings of instances that have a meaning for some kinds only."""
 
 
 class InstanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

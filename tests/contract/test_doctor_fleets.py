@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from paceline.cli.doctor import doctor
 from paceline.cli.doctor_fleets import examine_fleets
 from paceline.cli.finding import Finding
 from paceline.cli.listing import list_agents
@@ -47,8 +48,8 @@ def a_place(directory: Path, text: str, environ: dict[str, str] | None = None) -
     return Place(environ or {}, directory, home=directory / "state")
 
 
-async def examined(place: Place) -> dict[str, Finding]:
-    return {found.what: found for found in await examine_fleets(place.settings(), place)}
+async def examined(place: Place, there: Collection[str] | None) -> dict[str, Finding]:
+    return {found.what: found for found in await examine_fleets(place.settings(), place, there)}
 
 
 async def test_the_doctor_asks_each_instance(server: Server, tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ function = "json:loads"
 """,
         {**os.environ, "FAR_TOKEN": TOKEN},
     )
-    found = await examined(place)
+    found = await examined(place, {"far"})
     assert {what: one.state for what, one in found.items()} == {
         "instance far/http-1": "ok",
         "instance far/openai-2": "ok",
@@ -115,7 +116,7 @@ kind = "worker"
 function = "no_such_module:run"
 """,
     )
-    found = await examine_fleets(place.settings(), place)
+    found = await examine_fleets(place.settings(), place, ())
     said = [(one.what, one.state, one.detail) for one in found]
     assert [(what, state) for what, state, _ in said] == [
         ("fleet far", "broken"),
@@ -182,3 +183,65 @@ id = "model"
         {"id": "http-2", "kind": "http"},
         {"id": "model", "kind": "openai"},
     ]
+
+
+async def test_the_doctor_knows_which_agents_there_are(tmp_path: Path) -> None:
+    """A local instance without a module, a fallback to an agent that is not there, and settings of
+    fleets that nothing heeds are found, each with what to do. (S0-66, S0-83)"""
+    place = a_place(
+        tmp_path,
+        """
+[fleets.far]
+fallback = ["agent gone", "agent near", "agent echo", "stale"]
+[[fleets.far.instances]]
+kind = "local"
+[fleets.near]
+effect = "read"
+[[fleets.near.instances]]
+kind = "local"
+[fleets.idle]
+fallback = ["agent gone"]
+[fleets.echo]
+fallback = ["stale"]
+strategy = "random"
+hedge = true
+""",
+    )
+    found = await examine_fleets(place.settings(), place, {"near", "echo"})
+    assert [(one.what, one.state, one.detail.partition(":")[0]) for one in found] == [
+        ("fleet far", "warning", 'its fallback is "agent gone", and there is no agent gone'),
+        ("fleet near", "warning", "effect has no effect"),
+        ("fleet idle", "warning", "it has no instances, and there is no agent idle"),
+        ("fleet echo", "warning", "strategy, hedge have no effect"),
+        (
+            "instance far/local-1",
+            "warning",
+            "it is of the kind local, and there is no agent far to do it",
+        ),
+        ("instance near/local-1", "ok", "done here"),
+    ]
+    assert "module far" in found[4].next_step
+    assert "[[fleets.idle.instances]]" in found[2].next_step
+    # Where nobody knows which there are, as their directory is wrong, none is missed.
+    found = await examine_fleets(place.settings(), place, None)
+    assert {one.state for one in found} == {"ok"}
+
+
+def test_the_doctor_names_the_keys_of_a_fleet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fleet is listed by its keys, whether it has instances or not. (S0-83)"""
+    place = a_place(
+        tmp_path,
+        """
+[hostexec]
+mode = "off"
+[fleets.echo]
+fallback = ["stale"]
+hedge = true
+""",
+    )
+    doctor(place, None, as_json=True)
+    found = json.loads(capsys.readouterr().out)["findings"]
+    [echo] = [one for one in found if one["what"] == "fleets.echo"]
+    assert echo["detail"].startswith("fallback, hedge (from ")

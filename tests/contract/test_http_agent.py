@@ -433,3 +433,53 @@ async def test_usage_with_a_price_is_noted() -> None:
     assert lease.tokens == Tokens(3, 2)
     assert meter.spent is not None
     assert meter.spent.cost_usd == 0.5
+
+
+async def test_an_error_says_which_instance() -> None:
+    """An error names the instance, as `paceline instances` does, and where that is. (S0-83)"""
+    async with HttpAgent("http://127.0.0.1:1/run", clock=CLOCK) as agent:
+        error = await error_of(agent)
+    assert str(error).startswith("instance one: the agent at 127.0.0.1:1 cannot be reached")
+    assert error.args == (error.message,)
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("/elsewhere", "http://127.0.0.1:{port}/elsewhere"),
+        (f"https://ada:{SECRET}@other:8443/run?key={SECRET}#x", "https://other:8443/run"),
+        ("https://[", ""),
+        ("", ""),
+    ],
+)
+async def test_a_redirect_is_told_with_where_it_leads(location: str, shown: str) -> None:
+    """An address that leads elsewhere is told with where to, without what may be secret in it, and
+    with what to do. (S0-83)"""
+    headers = {"Location": location} if location else {}
+    async with asked(answering(status=302, headers=headers)) as side:
+        error = await error_of(side.target)
+    where = shown.format(port=side.port)
+    assert ("answered 302: it leads " + (f"to {where}" if where else "elsewhere")) in str(error)
+    assert str(error).endswith(where or "elsewhere")
+    assert "url" in error.next_step
+    assert "Correct the request" not in error.next_step
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("host:80/run", "host:80/run"),
+        ("htp://host/run", "htp://host/run"),
+        (f"htp://ada:{SECRET}@host/run", "htp://[redacted]@host/run"),
+        (f"host/run?key={SECRET}", "host/run?[redacted]"),
+        ("", "is '', which"),
+    ],
+)
+def test_an_address_that_is_none_is_shown(url: str, shown: str) -> None:
+    """An address that cannot be used is shown as it was given, without what may be secret in it.
+    (S0-83)"""
+    with pytest.raises(ConfigError) as caught:
+        HttpAgent(url, clock=CLOCK)
+    assert shown in str(caught.value)
+    assert SECRET not in str(caught.value)

@@ -398,3 +398,11 @@ async def test_addresses_may_have_a_query() -> None:
         assert side.requests[0].path_qs == "/v1/models?version=1"
     with pytest.raises(ConfigError):
         OpenAITarget("", "m", clock=CLOCK)
+
+
+async def test_an_error_says_which_instance() -> None:
+    """An error names the instance, as `paceline instances` does, and where that is. (S0-83)"""
+    async with OpenAITarget("http://127.0.0.1:1/v1", "small", clock=CLOCK) as target:
+        with pytest.raises(PacelineError) as caught:
+            await target.execute(a_call(), a_lease(CLOCK))
+    assert str(caught.value).startswith("instance one: the model server at 127.0.0.1:1 cannot be")

@@ -19,6 +19,7 @@ KEYS = {
     "agent",
     "user",
     "instance",
+    "instead_of",
     "attempts",
     "queue_ms",
     "execute_ms",

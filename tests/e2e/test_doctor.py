@@ -269,3 +269,15 @@ def test_what_stands_in_place_of_a_file_is_found(cli: Cli, place: Path, name: st
         said = cli("doctor")
         assert (said.code, "is not a file" in said.out) == (1, True)
         (home / name).rmdir() if (home / name).is_dir() else (home / name).unlink()
+
+
+def test_a_directory_that_takes_nothing_is_found() -> None:
+    """A state directory in which nothing can be written, whatever its permissions say, is broken:
+    what is not stored there looks like nothing at all. (S0-30)"""
+    [found] = [
+        found
+        for found in examine_state(Home(Path("/proc/paceline")))
+        if found.what == "state directory"
+    ]
+    assert found.state == "broken"
+    assert "PACELINE_HOME" in found.next_step

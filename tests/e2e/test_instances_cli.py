@@ -6,9 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from paceline import Runtime
 from paceline.call import Call
 from paceline.cli.instances import InstancesView
 from paceline.cli.views import Shape
@@ -279,3 +281,106 @@ def test_a_watch_of_an_agent_goes_on_without_it(roster: Roster) -> None:
     assert not view.key("x")
     assert view.problem is None
     assert view.lines(Shape())[0].text.startswith("no instances")
+
+
+NOTICED = """
+[fleets.echo]
+fallback = ["agent gone", "agent far"]
+[fleets.other]
+fallback = ["agent lost"]
+[[fleets.other.instances]]
+kind = "local"
+[[fleets.far.instances]]
+url = "http://127.0.0.1:1/"
+token_env = "NOT_SET"
+[[fleets.near.instances]]
+url = "http://127.0.0.1:1/"
+token_env = "NOT_SET"
+[fleets.idle]
+hedge = true
+"""
+
+
+def test_a_run_says_what_is_about_it(cli: Cli, place: Path) -> None:
+    """A run tells of what is wrong with the fleet of its agent and those it falls back to, and of no
+    others; the list of agents tells of all. (S0-66, S0-83)"""
+    (place / "paceline.toml").write_text(NOTICED)
+    said = cli("run", "echo", "x").err
+    assert "there is no agent gone" in said
+    assert "instance http-1 of fleets.far" in said
+    assert "lost" not in said
+    assert "other" not in said
+    assert "near" not in said
+    assert cli("run", "failing", "x").err.count("note:") == 0
+    assert "lost" not in cli("run", "missing", "x").err
+    assert "lost" in cli("agents").err
+    said = cli("run", "idle", "x").err
+    assert "there is no agent 'idle'" in said
+    assert "note: fleets.idle has no instances. Add [[fleets.idle.instances]]" in said
+
+
+def test_what_is_not_among_the_instances_is_told(cli: Cli, place: Path) -> None:
+    """The list of instances tells of those that cannot be used and of fleets that have none; who
+    asks for such a fleet is told how it gets some. (S0-66, S0-83)"""
+    (place / "paceline.toml").write_text(NOTICED)
+    said = cli("instances").err
+    assert "instance http-1 of fleets.far: the environment variable NOT_SET is not set" in said
+    assert "instance http-1 of fleets.near" in said
+    assert "no instances: echo, idle" in said
+    assert cli("instances", "far").err.count("note:") == 1
+    assert cli("instances", "--json").err == ""
+    said = cli("instances", "idle").err
+    assert "there is no instance of 'idle'" in said
+    assert "[[fleets.idle.instances]]" in said
+
+
+def test_commands_that_are_none_are_named(cli: Cli, place: Path) -> None:
+    """Who asks for the list of instances by the word gets it, and a command that is mistyped is
+    named with the one that is meant. (S0-66, S0-83)"""
+    (place / "paceline.toml").write_text(FLEETS)
+    assert cli("instances", "list") == cli("instances")
+    assert cli("instances", "list", "writer").out == cli("instances", "writer").out
+    said = cli("instances", "drian", "translator", "spare")
+    assert said.code == 2
+    assert "there is no command 'drian'" in said.err
+    assert "Did you mean drain?" in said.err
+    said = cli("instances", "stop", "translator", "spare")
+    assert "There are: drain, eject, restore, show." in said.err
+
+
+def test_an_answer_that_is_a_fallback_is_told_of(cli: Cli, place: Path) -> None:
+    """Where a fallback answered, a run says beside the answer in place of what. (S0-81, S0-83)"""
+    (place / "paceline.toml").write_text('[fleets.failing]\nfallback = ["text sorry"]')
+    said = cli("run", "failing", "x")
+    assert (said.code, said.out) == (0, "sorry\n")
+    assert "note: a fallback answered, as failing failed" in said.err
+    assert "no such thing" in said.err
+    said = cli("run", "failing", "x", "--json")
+    assert said.data["value"] == "sorry"
+    assert "no such thing" in said.data["instead_of"]["message"]
+    assert cli("run", "echo", "x", "--json").data["instead_of"] is None
+
+
+def test_who_finds_nothing_open_is_told_where_to_look(cli: Cli, place: Path) -> None:
+    """A run that finds all instances drained says which commands show that and take it back.
+    (S0-66, S0-83)"""
+    (place / "paceline.toml").write_text('[[fleets.echo.instances]]\nkind = "local"\nid = "one"')
+    cli("instances", "drain", "echo", "one")
+    said = cli("run", "echo", "x")
+    assert said.code == 1
+    assert "`paceline instances`" in said.err
+
+
+def test_what_is_found_at_the_end_of_a_run_is_told(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes wrong while a run is closed, such as writing its record, is told too. (S0-30)"""
+    close = Runtime.__aexit__
+
+    async def closed(self: Runtime, *error: Any) -> None:
+        await close(self, *error)
+        self.notices.append("calls are not recorded: too late")
+
+    monkeypatch.setattr(Runtime, "__aexit__", closed)
+    assert "calls are not recorded: too late" in cli("run", "echo", "x").err
+    assert "calls are not recorded: too late" in cli("run", "missing", "x").err

@@ -259,3 +259,39 @@ def test_a_table_of_yours_is_named_when_it_is_refused(
     assert said in caught.value.message
     assert str(file) in caught.value.message
     assert next_step in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "next_step"),
+    [
+        ('model = "small"', "fleets.far.instances[1].model has no effect", 'Set kind = "openai"'),
+        ('function = "m:f"', "fleets.far.instances[1].function has no", 'Set kind = "worker"'),
+        ('kind = "openai"\nmemory_mb = 3', "instances[1].memory_mb has no", 'Set kind = "worker"'),
+        ('kind = "local"\nurl = "http://h"', "instances[1].url has", 'Set kind = "http" or "openai"'),
+        ('kind = "worker"\ntoken_env = "T"', "instances[1].token_env has no effect", '"openai"'),
+    ],
+)  # fmt: skip
+def test_a_setting_that_the_kind_of_an_instance_has_not_is_refused(
+    text: str, said: str, next_step: str, tmp_path: Path
+) -> None:
+    """What an instance of its kind does not heed is an error that names it, the kind and the kinds
+    that do. (S0-83)"""
+    whole = f'[[fleets.far.instances]]\nkind = "local"\n[[fleets.far.instances]]\n{text}'
+    with pytest.raises(ConfigError) as caught:
+        load(file=write(tmp_path / "paceline.toml", whole))
+    assert said in caught.value.message
+    assert "of the kind" in caught.value.message
+    assert next_step in caught.value.next_step
+
+
+def test_the_host_executor_has_no_instances(tmp_path: Path) -> None:
+    """Instances would take host commands elsewhere, past the policy: they are refused for as long
+    as host commands are done here. (S0-83)"""
+    text = '[[fleets.host_exec.instances]]\nurl = "http://127.0.0.1:1/"\n'
+    with pytest.raises(ConfigError, match=r"fleets\.host_exec has instances") as caught:
+        load(file=write(tmp_path / "paceline.toml", text))
+    assert "hostexec.mode" in caught.value.next_step
+    off = write(tmp_path / "paceline.toml", f'{text}[hostexec]\nmode = "off"')
+    assert load(file=off).fleets["host_exec"].instances
+    stale = write(tmp_path / "paceline.toml", '[fleets.host_exec]\nfallback = ["stale"]')
+    assert load(file=stale).fleets["host_exec"].fallback == ("stale",)

@@ -15,7 +15,7 @@ from paceline.balance.circuit import counts
 from paceline.balance.instance import NEVER, AgentInstance
 from paceline.balance.lease import Lease
 from paceline.balance.request import ANYTHING, Needs, Request
-from paceline.balance.strategy import Strategy
+from paceline.balance.strategy import Strategy, pick_of
 from paceline.balance.views import View, by_order
 from paceline.clock import Clock
 from paceline.errors import Category, OverloadedError, PacelineError, Shortage, UsageError
@@ -30,9 +30,10 @@ _TURN: Final = 2.0**-50  # so small that it only decides between equals
 _MOST_VIEWS: Final = 64
 
 _STEPS: Final = {
-    Shortage.FULL: "Wait for it (`timeout=`), or register more instances.",
+    Shortage.FULL: "Wait for it (`timeout=`, `--timeout`), or register more instances.",
     Shortage.UNMATCHED: "Register an instance that has what is needed, or need less.",
-    Shortage.UNHEALTHY: "`status` of the balancer says which are down, draining or ejected.",
+    Shortage.UNHEALTHY: "`paceline instances`, or `status` of the balancer, says which are down, "
+    "drained or ejected; `paceline instances restore` takes that back.",
     Shortage.CIRCUIT_OPEN: "Their own errors say what fails; they are tried again by themselves.",
     Shortage.RATE_LIMIT: "Try again later, or ask the provider for a higher limit.",
     Shortage.NO_CAPACITY: "Give one of them a capacity and a weight above zero.",
@@ -281,7 +282,7 @@ class Fleet:
     def _choose_by(self, strategy: Strategy) -> None:
         """Takes those of its methods that do something: most strategies do not need all of them."""
         kind = type(strategy)
-        self._strategy, self._pick = strategy, strategy.pick
+        self._strategy, self._pick = strategy, pick_of(strategy)
         self._changed = strategy.changed if kind.changed is not Strategy.changed else None
         self._sent = strategy.sent if kind.sent is not Strategy.sent else None
         self._answered = strategy.answered if kind.answered is not Strategy.answered else None

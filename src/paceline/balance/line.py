@@ -229,10 +229,13 @@ class Line:
             if patience.ends(self._opens_s(self._fleet.refusal(request.needs))):
                 raise self._fleet.refused(request.needs)
             await self._enter(caller)
-            lease = self._take(request)
-            self._level()
-            for gate in caller.gates if lease is not None else (*caller.gates, *caller.outer):
-                gate.leave()
+            lease = None
+            try:
+                lease = self._take(request)
+            finally:  # also where a strategy of somebody else's fails
+                self._level()
+                for gate in caller.gates if lease is not None else (*caller.gates, *caller.outer):
+                    gate.leave()
             if lease is not None:
                 return lease
             # Where there is room, a guard wants others and not this one.

@@ -15,6 +15,7 @@ from paceline.cli.place import Place
 from paceline.clock import SystemClock
 from paceline.config import PREFIX, shown_address
 from paceline.errors import PacelineError
+from paceline.path.jobs import HOST_EXEC
 from paceline.redaction import MASK, Redactor
 from paceline.settings import SECRET, Settings
 
@@ -40,16 +41,22 @@ async def _examine(place: Place, chosen: Sequence[Path] | None) -> list[Finding]
     settings, findings = _settings(place)
     findings += examine_state(place.home)
     findings += [found async for found in examine_shared(settings.cache)]
+    dirs: list[Path] = []
+    there: set[str] | None = None
+    try:
+        dirs = place.agent_dirs(settings, chosen)
+        registry = _loaded(settings, dirs)
+        agents = [*_agents(registry)]
+        there = {*registry.snapshot(), *registry.broken}
+        if settings.hostexec.mode != "off":
+            there.add(HOST_EXEC)
+    except PacelineError as exc:
+        agents = [broken("agent modules", exc)]
     if settings.fleets:
         from paceline.cli.doctor_fleets import examine_fleets  # noqa: PLC0415 (most have none)
 
-        findings += await examine_fleets(settings, place)
-    dirs: list[Path] = []
-    try:
-        dirs = place.agent_dirs(settings, chosen)
-        findings += _agents(settings, dirs)
-    except PacelineError as exc:
-        findings.append(broken("agent modules", exc))
+        findings += await examine_fleets(settings, place, there)
+    findings += agents
     findings += [found async for found in examine_host(settings.hostexec, place, dirs)]
     return findings
 
@@ -71,19 +78,19 @@ def _settings(place: Place) -> tuple[Settings, list[Finding]]:
         variable = PREFIX + name.replace(".", "_").upper()
         where = variable if variable in place.environ else source
         shown = shown_address if name in _ADDRESSES else Redactor().text
-        text = MASK if name in SECRET else shown(_brief(value))
+        text = MASK if name in SECRET else shown(_brief(name, value))
         findings.append(Finding(name, "ok", f"{text} (from {where})"))
     return settings, findings
 
 
-def _brief(value: object) -> str:
+def _brief(name: str, value: object) -> str:
     """A value on a line; of a fleet, of which more is said further down, its keys."""
-    if isinstance(value, Mapping) and "instances" in value:
+    if isinstance(value, Mapping) and name.startswith("fleets."):
         return ", ".join(map(str, cast("Mapping[str, object]", value)))
     return str(value)  # pyright: ignore[reportUnknownArgumentType]
 
 
-def _agents(settings: Settings, dirs: Sequence[Path]) -> Iterator[Finding]:
+def _loaded(settings: Settings, dirs: Sequence[Path]) -> AgentRegistry:
     registry = AgentRegistry(
         dirs,
         import_timeout_s=settings.agents.import_timeout_s,
@@ -91,6 +98,10 @@ def _agents(settings: Settings, dirs: Sequence[Path]) -> Iterator[Finding]:
         clock=SystemClock(),
     )
     registry.reload()
+    return registry
+
+
+def _agents(registry: AgentRegistry) -> Iterator[Finding]:
     yield Finding("agent modules", "ok", ", ".join(registry.snapshot()) or "none")
     for name, error in registry.broken.items():
         yield broken(f"agent {name}", error)

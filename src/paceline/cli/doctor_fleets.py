@@ -2,20 +2,19 @@
 
 import asyncio
 import contextlib
-import random
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Final, cast
 
 from msgspec.structs import replace
 
-from paceline.balance.fallback import fallbacks_of
-from paceline.call import Call
+from paceline.balance.fallback import Answer, fallbacks_of
 from paceline.cli.finding import Finding, broken
 from paceline.cli.place import Place
+from paceline.cli.stated import stated
 from paceline.clock import SystemClock
 from paceline.config import shown_address
 from paceline.errors import CallTimeoutError, ConfigError, PacelineError
-from paceline.fleets import Fleets
-from paceline.settings import InstanceSettings, Settings
+from paceline.settings import FleetSettings, InstanceSettings, Settings
 
 if TYPE_CHECKING:
     from paceline.instances.protocol import Target
@@ -24,14 +23,23 @@ __all__ = ["examine_fleets"]
 
 _PATIENCE_S: Final = 10.0
 _MS: Final = 1e6
+_ADD: Final = "Add a module {0}, or register the agent before it is called."
+_SPREADING: Final = ("strategy", "concurrency", "hedge")
+_DESCRIBING: Final = ("description", "effect", "cache_ttl_s", "timeout_s")
 
 
-async def examine_fleets(settings: Settings, place: Place) -> list[Finding]:
+async def examine_fleets(
+    settings: Settings, place: Place, there: Collection[str] | None
+) -> list[Finding]:
     """Each instance: whether its settings and its token are there, and how long it takes to say
-    that it is. No agent and no model is given work. Takes some ten seconds at most."""
-    found = [*_chains(settings)]
+    that it is. No agent and no model is given work. Takes some ten seconds at most.
+
+    `there` are the agents that are no fleets; None where nobody knows."""
+    found = [*_chains(settings), *(() if there is None else _agents(settings, there))]
     looks = [
         _looked_at(settings, place, name, replace(one, id=one.named(number)))
+        if one.kind != "local"
+        else _done_by(name, replace(one, id=one.named(number)), there)
         for name, fleet in settings.fleets.items()
         for number, one in enumerate(fleet.instances, 1)
     ]
@@ -54,6 +62,49 @@ def _chains(settings: Settings) -> list[Finding]:
     return found
 
 
+def _agents(settings: Settings, there: Collection[str]) -> Iterator[Finding]:
+    """What fleets rely on that is not there, and what of them nothing relies on. Programs may
+    register agents and instances of their own, so it may be right nevertheless."""
+    fleets = settings.fleets
+    known = {*there, *(name for name, fleet in fleets.items() if fleet.instances)}
+    for name, fleet in fleets.items():
+        what = f"fleet {name}"
+        if name not in known:
+            step = f"Add [[fleets.{name}.instances]], or a module {name}; or remove it."
+            said = f"it has no instances, and there is no agent {name}: nothing heeds it"
+            yield Finding(what, "warning", said, step)
+            continue
+        with contextlib.suppress(ConfigError):  # which was said before
+            for other in fallbacks_of(name, fleet.fallback):
+                if other.answer is Answer.AGENT and other.value not in known:
+                    said = f'its fallback is "{other}", and there is no agent {other.value}'
+                    yield Finding(what, "warning", said, _ADD.format(other.value))
+        yield from _unheeded(what, fleet, there=name in there)
+
+
+def _unheeded(what: str, fleet: FleetSettings, *, there: bool) -> Iterator[Finding]:
+    """Settings of a fleet that have no effect."""
+    plain = FleetSettings()
+    for keys, idle, why, step in (
+        (_SPREADING, not fleet.instances, "without instances", "Add instances"),
+        (_DESCRIBING, there, "as the agent has a module", "Say it in the module"),
+    ):
+        given = [key for key in keys if getattr(fleet, key) != getattr(plain, key)]
+        if idle and given:
+            have = "has" if len(given) == 1 else "have"
+            said = f"{', '.join(given)} {have} no effect: {why}"
+            yield Finding(what, "warning", said, f"{step}, or leave it out.")
+
+
+async def _done_by(name: str, wanted: InstanceSettings, there: Collection[str] | None) -> Finding:
+    """Whether there is an agent to do the work of a local instance."""
+    what = f"instance {name}/{wanted.id}"
+    if there is None or name in there:
+        return Finding(what, "ok", "done here")
+    said = f"it is of the kind local, and there is no agent {name} to do it"
+    return Finding(what, "warning", said, _ADD.format(name))
+
+
 async def _looked_at(
     settings: Settings, place: Place, name: str, wanted: InstanceSettings
 ) -> Finding:
@@ -61,13 +112,7 @@ async def _looked_at(
     fleet = replace(settings.fleets[name], instances=(wanted,))
     clock = SystemClock()
     try:
-        fleets = Fleets(
-            replace(settings, fleets={name: fleet}),
-            clock=clock,
-            rng=random.Random(),  # noqa: S311 (guards nothing)
-            environ=place.environ,
-            local=_done_here,
-        )
+        fleets = stated(replace(settings, fleets={name: fleet}), place)
         for _, trouble in fleets.troubles:
             return broken(what, trouble)
         (instance,) = fleets.balancer.instances[name]
@@ -81,8 +126,6 @@ async def _looked_at(
         return broken(what, exc)
     except TimeoutError:
         return broken(what, CallTimeoutError(f"{what} does not answer in {_PATIENCE_S:g} s"))
-    if wanted.kind == "local":
-        return Finding(what, "ok", "done here")
     token = f", with the token of {wanted.token_env}" if wanted.token_env else ""
     return Finding(what, "ok", f"{_where(wanted)}: answers in {took_ms:.3g} ms{token}")
 
@@ -90,8 +133,3 @@ async def _looked_at(
 def _where(wanted: InstanceSettings) -> str:
     place = shown_address(wanted.url) if wanted.url else wanted.function
     return f"{wanted.model} at {place}" if wanted.model else place
-
-
-async def _done_here(call: Call) -> object:
-    """Nothing is run to see whether it could be."""
-    raise AssertionError(call)

@@ -1,6 +1,7 @@
 """`paceline doctor` on the state directory and the files in it.
 
-Everything is opened to read only: looking must not repair or replace anything.
+Everything is opened to read only: looking must not repair or replace anything. What is written to see
+whether that can be done has no name.
 """
 
 import contextlib
@@ -15,7 +16,8 @@ from typing import Final
 
 from paceline.cache.disk.rows import VERSION
 from paceline.cache.generations import Generations
-from paceline.cli.finding import Finding, checked
+from paceline.cli.finding import Finding, broken, checked
+from paceline.cli.recording import unwritable
 from paceline.database import Schema, connect, storage_errors
 from paceline.errors import CorruptStoreError, PacelineError, StorageError
 from paceline.history.layout import open_to_read
@@ -32,7 +34,7 @@ _CHOOSE: Final = "Set PACELINE_HOME to a directory of your own."
 def examine_state(home: Home) -> Iterator[Finding]:
     """The directory, the room in it, and each file that is there."""
     existing = next(p for p in (home.path, *home.path.parents) if os.path.lexists(p))
-    yield _directory(home.path, existing)
+    yield _directory(home, existing)
     yield from _space(existing)
     looks = (
         ("result cache", home.cache, functools.partial(_database, opened=_cache)),
@@ -55,12 +57,14 @@ def _looked_at(path: Path, look: Callable[[Path], str]) -> str:
     return look(path)
 
 
-def _directory(path: Path, existing: Path) -> Finding:
-    what = "state directory"
+def _directory(home: Home, existing: Path) -> Finding:
+    what, path = "state directory", home.path
     if not existing.is_dir():
         return Finding(what, "broken", f"{existing} is not a directory", _CHOOSE)
     if not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
         return Finding(what, "broken", f"{existing} cannot be read and written", _CHOOSE)
+    if (trouble := unwritable(home)) is not None:
+        return broken(what, trouble)
     if existing != path:
         return Finding(what, "ok", f"{path} (not made yet)")
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -77,7 +81,7 @@ def _space(existing: Path) -> Iterator[Finding]:
         yield Finding(
             "disk space",
             "warning" if little else "ok",
-            f"{free / 1024**3:.1f} GiB free",
+            f"{free / 1024**2:,.1f} MiB free" if little else f"{free / 1024**3:.1f} GiB free",
             "Free some: results and history are not stored on a full disk." if little else "",
         )
 

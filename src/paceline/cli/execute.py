@@ -1,13 +1,15 @@
 """`paceline run`: one call of one agent."""
 
 import getpass
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
 import msgspec
 
+from paceline.balance.fallback import fallbacks_of
 from paceline.call import Outcome
 from paceline.cli.completed import completed
 from paceline.cli.output import (
@@ -22,9 +24,15 @@ from paceline.cli.output import (
     problem_data,
 )
 from paceline.cli.place import Place
-from paceline.errors import CommandFailedError, InvalidInputError, PacelineError
-from paceline.hostexec.text import error_text
+from paceline.errors import (
+    CommandFailedError,
+    InvalidInputError,
+    PacelineError,
+    UnknownAgentError,
+)
+from paceline.hostexec.text import error_text, shorten
 from paceline.runtime import Runtime
+from paceline.settings import FleetSettings
 
 __all__ = ["Request", "run", "system_user", "value_text"]
 
@@ -73,6 +81,9 @@ def run(place: Place, request: Request) -> int:
         note(_error_text(ran.error, query))
     elif ran.outcome is not None:
         line(value_text(ran.outcome.value))
+        if (failed := ran.outcome.instead_of) is not None:
+            said = shorten(as_text(failed), LONGEST_ERROR)
+            note(f"note: a fallback answered, as {request.agent} failed: {said}")
     return exit_code(ran.error)
 
 
@@ -103,6 +114,7 @@ async def _ran(place: Place, request: Request, query: str, user: str) -> _Ran:
         config=place.config,
         environ=place.environ,
     )
+    outcome = error = None
     async with runtime:
         try:
             outcome = await runtime.run(
@@ -112,9 +124,32 @@ async def _ran(place: Place, request: Request, query: str, user: str) -> _Ran:
                 timeout=request.timeout_s,
                 use_cache=request.cache,
             )
+            error = outcome.error
         except PacelineError as exc:
-            return _Ran(None, exc, runtime.notices)
-    return _Ran(outcome, outcome.error, runtime.notices)
+            error = exc
+    notices = _about(runtime.notices, _others(settings.fleets, request.agent))
+    if isinstance(error, UnknownAgentError) and outcome is None:
+        notices += _idle(settings.fleets, request.agent)
+    return _Ran(outcome, error, notices)
+
+
+def _idle(fleets: Mapping[str, FleetSettings], agent: str) -> list[str]:
+    """What a fleet lacks to be the agent that is asked for."""
+    if agent not in fleets:
+        return []
+    return [f"fleets.{agent} has no instances. Add [[fleets.{agent}.instances]]."]
+
+
+def _others(fleets: Mapping[str, FleetSettings], agent: str) -> set[str]:
+    """The fleets that have nothing to do with an agent, and which it does not fall back to."""
+    steps = fallbacks_of(agent, fleets[agent].fallback) if agent in fleets else ()
+    return {*fleets} - {agent, *(step.value for step in steps)}
+
+
+def _about(notices: Sequence[str], others: Collection[str]) -> list[str]:
+    """What is said of no other fleet: the list of agents says all of it."""
+    of_others = [re.compile(rf"(instance .+ of )?fleets\.{re.escape(name)}: ") for name in others]
+    return [text for text in notices if not any(of.match(text) for of in of_others)]
 
 
 def system_user() -> str:
@@ -131,6 +166,7 @@ def _data(agent: str, user: str, ran: _Ran) -> dict[str, object]:
     return {
         "value": plain(known.value),
         "error": problem_data(ran.error) if ran.error is not None else None,
+        "instead_of": problem_data(known.instead_of) if known.instead_of is not None else None,
         "source": known.source,
         "agent": agent,
         "user": user,

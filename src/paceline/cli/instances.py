@@ -15,16 +15,16 @@ from typing import Final, final
 import msgspec
 
 from paceline.cli.live import WATCH_EVERY_S, frames, live
-from paceline.cli.output import OK, json_line, line, table
+from paceline.cli.output import OK, json_line, line, note, table
 from paceline.cli.place import Place
 from paceline.cli.screen import Screen, can_move
 from paceline.cli.views import Line, Shape, clipped, said
 from paceline.clock import Clock, SystemClock
-from paceline.errors import Category, PacelineError, UnknownAgentError, UsageError
+from paceline.errors import Category, ConfigError, PacelineError, UnknownAgentError, UsageError
 from paceline.metrics.profile.waterfall import duration
 from paceline.roster import Roster, State, Status, Wish, WishKind
 from paceline.roster.process import pid_of
-from paceline.settings import FleetSettings
+from paceline.settings import FleetSettings, Settings
 
 __all__ = ["InstancesView", "drain", "eject", "restore", "show", "watched"]
 
@@ -54,8 +54,9 @@ def show(
 ) -> int:
     """All instances, or those of an agent. Raises UnknownAgentError, StorageError."""
     clock = clock or SystemClock()
+    settings = place.settings()
     with contextlib.closing(Roster(place.home.roster, clock)) as roster:
-        rows = _rows(roster, place.settings().fleets, agent)
+        rows = _rows(roster, settings.fleets, agent)
     now_ns = clock.wall_ns()
     if as_json:
         for row in rows:
@@ -63,7 +64,29 @@ def show(
     else:
         cells = [_cells(row, now_ns) for row in rows]
         table(_COLUMNS, cells, empty=_EMPTY, whole=("agent", "instance", "state", "load"))
+        _tell(settings, place, rows, agent)
     return OK
+
+
+def _tell(settings: Settings, place: Place, rows: Sequence[_Row], agent: str | None) -> None:
+    """Notes what the table does not say: which fleets are not in it, and what cannot be used."""
+    fleets = settings.fleets
+    idle = [name for name, fleet in fleets.items() if not fleet.instances]
+    if idle and agent is None:
+        note(f"note: no instances: {', '.join(idle)}. `paceline doctor` says more.")
+    # Of what runs somewhere the process knows better: it may have another environment.
+    resting = {row.agent for row in rows if row.status is None} & fleets.keys()
+    if not resting:
+        return
+    from paceline.cli.stated import stated  # noqa: PLC0415 (it loads what instances are made of)
+
+    of_them = {name: fleets[name] for name in sorted(resting)}
+    try:
+        troubles = stated(msgspec.structs.replace(settings, fleets=of_them), place).troubles
+    except ConfigError as exc:
+        troubles = [("settings", exc)]
+    for what, trouble in troubles:
+        note(f"note: {what}: {trouble}. {trouble.next_step}")
 
 
 def watched(place: Place, agent: str | None, every_s: float, *, as_json: bool) -> int:
@@ -196,8 +219,10 @@ def _rows(roster: Roster, fleets: dict[str, FleetSettings], agent: str | None) -
     if agent is not None:
         agents = sorted({row.agent for row in rows})
         if agent not in agents:
+            step = f"Add [[fleets.{agent}.instances]] to the settings."
             raise UnknownAgentError(
-                f"there is no instance of {agent!r}", next_step=_near(agent, agents)
+                f"there is no instance of {agent!r}",
+                next_step=step if agent in fleets else _near(agent, agents),
             )
         rows = [row for row in rows if row.agent == agent]
     return sorted(rows, key=lambda row: (row.agent, _natural(row.instance)))

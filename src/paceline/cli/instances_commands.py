@@ -1,5 +1,6 @@
 """`paceline instances`: its commands and their options."""
 
+import difflib
 from typing import Annotated, Any, Final, Literal, final
 
 import typer
@@ -12,6 +13,8 @@ __all__ = ["build"]
 
 _NS: Final = 1_000_000_000
 _SHOW: Final = "show"
+_LIST: Final = "list"
+"""What many try first."""
 _HELP: Final = """Instances: how each stands, and taking them out of service and back.
 
 \b
@@ -31,7 +34,14 @@ class _ShowsByDefault(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As every command does."""
         known = {*self.commands, *ctx.help_option_names}
-        return super().parse_args(ctx, args if args and args[0] in known else [_SHOW, *args])
+        if args and args[0] in known:
+            return super().parse_args(ctx, args)
+        if len(args) > 1 and not any(word.startswith("-") for word in args[:2]):  # no agent alone
+            there = sorted(self.commands.keys() - {_LIST})
+            near = difflib.get_close_matches(args[0], there, 1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(there)}."
+            ctx.fail(f"there is no command {args[0]!r}. {hint}")
+        return super().parse_args(ctx, [_SHOW, *args])
 
 
 def _is_some_time(text: str | None) -> str | None:
@@ -53,6 +63,7 @@ def build(*, drawn: bool) -> typer.Typer:
         rich_markup_mode="rich" if drawn else None,
     )
     app.command(_SHOW, cls=WatchCommand)(_show)
+    app.command(_LIST, cls=WatchCommand, hidden=True)(_show)
     app.command("drain")(_drain)
     app.command("eject")(_eject)
     app.command("restore")(_restore)

@@ -12,6 +12,7 @@ import msgspec
 from paceline.cli.cache import counted
 from paceline.cli.output import OK, json_line, line, note, table
 from paceline.cli.place import Place
+from paceline.cli.recording import empty_history
 from paceline.cli.replay import span_of_record
 from paceline.errors import Category, PacelineError, UsageError
 from paceline.history.sqlite import SqliteReader
@@ -74,6 +75,9 @@ def profile_names(place: Place, wanted: Wanted, since_ns: int | None = None) -> 
     every = AllRuns()
     for records in SqliteReader(place.home.history).runs(since_ns=since_ns):
         every.add([span_of_record(record) for record in records])
+    if not (every.runs or wanted.as_json):
+        line(empty_history(place))
+        return OK
     by = Rank.SELF if wanted.by is Rank.PATH else wanted.by
     chosen = ranked(every.totals(), by, wanted.names)
     if wanted.as_json:
@@ -165,7 +169,7 @@ def _table(chosen: Sequence[Total], found: Profile | None) -> None:
         rows = [
             row + _of_run(total, root.span.took_ns) for row, total in zip(rows, chosen, strict=True)
         ]
-    table(columns, rows, empty="no calls yet; make one with `paceline run`", whole=columns[1:])
+    table(columns, rows, whole=columns[1:])
     if root is not None:
         line("without: the least the run could take, were the calls of a name answered at once")
 

@@ -7,6 +7,7 @@ import msgspec
 
 from paceline.cli.output import OK, json_line, line, table
 from paceline.cli.place import Place
+from paceline.cli.recording import empty_history, warn_of_gaps
 from paceline.cli.replay import replay
 from paceline.errors import UsageError
 from paceline.history.record import Record
@@ -17,6 +18,8 @@ from paceline.metrics.report import Sort, data, report, verbose
 __all__ = ["Filter", "Shown", "history", "stats", "watched"]
 
 _MS: Final = 1e6
+_HERE: Final = "local:"
+"""How processes begin that have done a call themselves; what follows is the id of the process."""
 _SHOWN: Final = 80
 """Characters of an input or message that a table shows."""
 
@@ -44,6 +47,10 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 def stats(place: Place, shown: Shown) -> int:
     """The statistics of all calls in the history."""
     snapshot = replay(SqliteReader(place.home.history)).snapshot()
+    if snapshot.series:
+        warn_of_gaps(place)
+    else:
+        empty_history(place)
     if shown.as_json:
         json_line(data(snapshot))
         return OK
@@ -72,18 +79,28 @@ def history(place: Place, wanted: Filter, *, as_json: bool) -> int:
     if wanted.call:
         json_line(records[0]) if as_json else _show(records[0])
         return OK
+    empty = "no calls match"
+    if records:
+        warn_of_gaps(place)
+    elif not (wanted.agent or wanted.user or wanted.errors):
+        empty = empty_history(place)
     if as_json:
         for record in records:
             json_line(record)
         return OK
-    narrowed = bool(wanted.agent or wanted.user or wanted.errors)
-    why = ("why",) if wanted.errors else ()
-    table(
-        ("id", "when", "agent", "user", "source", "ms", "result", "input", *why),
-        [(*_row(record), *(_cut(record.message or "") for _ in why)) for record in records],
-        empty="no calls match" if narrowed else "no calls yet; make one with `paceline run`",
-        whole=("id", "when", "agent", "source", "ms", "result"),
-    )
+    columns = ["id", "when", "agent", "user", "source", "ms", "result", "input"]
+    rows = [_row(record) for record in records]
+    instances = [_instance(record) for record in records]
+    if any(instances):
+        columns.insert(3, "instance")
+        for row, instance in zip(rows, instances, strict=True):
+            row.insert(3, instance or "-")
+    if wanted.errors:
+        columns.append("why")
+        for row, record in zip(rows, records, strict=True):
+            row.append(_cut(record.message or ""))
+    whole = ("id", "when", "agent", "instance", "source", "ms", "result")
+    table(columns, rows, empty=empty, whole=whole)
     return OK
 
 
@@ -96,8 +113,8 @@ def _records(place: Place, wanted: Filter) -> list[Record]:
     )
 
 
-def _row(record: Record) -> tuple[str, ...]:
-    return (
+def _row(record: Record) -> list[str]:
+    return [
         record.id,
         _when(record),
         record.name,
@@ -106,7 +123,12 @@ def _row(record: Record) -> tuple[str, ...]:
         f"{record.total_ns / _MS:,.2f}",
         record.category or _answer(record),
         _cut(_input(record)),
-    )
+    ]
+
+
+def _instance(record: Record) -> str:
+    """The instance that did it; nothing for what was done where it was called."""
+    return "" if record.instance.startswith(_HERE) else record.instance
 
 
 def _answer(record: Record) -> str:

@@ -1,12 +1,16 @@
 """Addresses of HTTP servers, and the tokens sent to them."""
 
+import re
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
+from paceline.config import shown_address
 from paceline.errors import ConfigError
-from paceline.redaction import Secret
+from paceline.redaction import MASK, Secret
 
-__all__ = ["address", "below", "place", "secrets_of", "usable"]
+__all__ = ["address", "below", "led_to", "place", "secrets_of", "usable"]
+
+_QUERY: Final = re.compile(r"([?#]).*", re.DOTALL)
 
 _LONG: Final = 8
 """Parts of an address that are shorter are ordinary words."""
@@ -15,7 +19,7 @@ _LONG: Final = 8
 def address(url: str) -> str:
     """An address with http or https, without what stands after a `#`.
 
-    Raises ConfigError, which does not say the address: what is wrong in it may be a secret.
+    Raises ConfigError, which shows nothing of it that may be a secret.
     """
     try:
         parts = urlsplit(url)
@@ -23,7 +27,10 @@ def address(url: str) -> str:
     except ValueError:
         sound, parts = False, urlsplit("")
     if not sound or not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigError("the address of an instance has to be http://host:port/path")
+        raise ConfigError(
+            f"the address of an instance is {_shown(url)}, which is no http://host:port/path",
+            next_step="Correct its url; it begins with http:// or https://.",
+        )
     if "@" in parts.netloc:
         raise ConfigError(
             "the address of an instance has a user or a password in it",
@@ -36,6 +43,19 @@ def below(url: str, path: str) -> str:
     """The address of something below this one."""
     parts = urlsplit(url)
     return parts._replace(path=f"{parts.path.rstrip('/')}/{path}").geturl()
+
+
+def led_to(url: str, location: str) -> str:
+    """Where the answer to a request of `url` leads, without what may be secret in it; nothing if
+    that is no address."""
+    try:
+        parts = urlsplit(urljoin(url, location))
+    except ValueError:
+        return ""
+    if not location or not parts.hostname:
+        return ""
+    netloc = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=netloc, query="", fragment="").geturl()
 
 
 def place(url: str) -> str:
@@ -60,3 +80,7 @@ def usable(token: Secret | None) -> Secret | None:
             next_step="Look for a space or a line break at its end.",
         )
     return token if text else None
+
+
+def _shown(url: str) -> str:
+    return repr(_QUERY.sub(rf"\g<1>{MASK}", shown_address(url)))

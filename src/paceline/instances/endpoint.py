@@ -11,7 +11,7 @@ import aiohttp
 from paceline.balance.quotas import asked_to_wait_s
 from paceline.clock import Clock
 from paceline.errors import AgentError, Category, ConfigError, PacelineError, RuntimeClosedError
-from paceline.instances.address import address, place, secrets_of, usable
+from paceline.instances.address import address, led_to, place, secrets_of, usable
 from paceline.instances.limits import late
 from paceline.instances.statuses import MOST_SAID, detail_of, refused
 from paceline.redaction import Redactor, Secret
@@ -156,11 +156,10 @@ class Endpoint:
     ) -> PacelineError:
         """The error for a status that is no success, and what comes with it; `started` if the work
         has begun whatever the status."""
-        said = "it leads elsewhere" if status in _REDIRECTS else detail_of(body, self._redactor)
         error = refused(
             self.who,
             status,
-            said,
+            detail_of(body, self._redactor),
             category=self._category_of(status, body),
             retry_after_s=retry_after_s,
         )
@@ -194,6 +193,8 @@ class Endpoint:
 
     async def _refused(self, answer: "Answer") -> PacelineError:
         """The error for an answer that is no success."""
+        if answer.status in _REDIRECTS:
+            return self._moved(answer)
         body = bytearray()
         with contextlib.suppress(PacelineError):  # the status is known already
             async for chunk in answer.chunks():
@@ -202,6 +203,17 @@ class Endpoint:
                     break
         wait_s = asked_to_wait_s(answer.headers, self._clock.wall_ns())
         return self.refusal(answer.status, bytes(body), retry_after_s=wait_s)
+
+    def _moved(self, answer: "Answer") -> PacelineError:
+        """The error for an answer that leads elsewhere."""
+        where = led_to(answer.url, answer.headers.get("Location", ""))
+        shown = detail_of(where.encode("utf-8", "replace"), self._redactor)
+        return AgentError(
+            f"{self.who} answered {answer.status}: it leads {f'to {shown}' if shown else 'elsewhere'}",
+            next_step="Redirects are not followed: give the address it leads to as its url, if you "
+            "trust that.",
+            category=Category.INVALID,
+        )
 
     def _broken(self, exc: Exception, limit_s: float, *, started: bool) -> PacelineError:
         """The error for a connection that failed."""
@@ -237,6 +249,11 @@ class Answer:
     def status(self) -> int:
         """The HTTP status."""
         return self._response.status
+
+    @property
+    def url(self) -> str:
+        """What was asked."""
+        return str(self._response.url)
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from paceline.instances.arguments import query_and_context
 from paceline.instances.endpoint import Answer, Endpoint
 from paceline.instances.limits import PROBE_S, left_s
 from paceline.instances.metering import used
+from paceline.instances.raised import at_instance
 from paceline.redaction import Secret
 
 if TYPE_CHECKING:
@@ -109,6 +110,10 @@ class HttpAgent:
 
     async def execute(self, call: Call, lease: "Lease") -> object:
         """What the agent answers. Raises PacelineError."""
+        with at_instance(lease):
+            return await self._execute(call, lease)
+
+    async def _execute(self, call: Call, lease: "Lease") -> object:
         limit_s = left_s(call, self._clock, self._timeout_s)
         left_ms = max(1, round(limit_s * _MS))
         answer = await self._endpoint.ask(

@@ -17,6 +17,7 @@ from paceline.instances.events import Events
 from paceline.instances.limits import PROBE_S, left_s
 from paceline.instances.metering import used
 from paceline.instances.prompts import messages_of
+from paceline.instances.raised import at_instance
 from paceline.instances.refusals import category_of, status_of
 from paceline.redaction import Secret
 
@@ -102,6 +103,10 @@ class OpenAITarget:
 
     async def execute(self, call: Call, lease: "Lease") -> object:
         """The model's answer. Raises PacelineError."""
+        with at_instance(lease):
+            return await self._execute(call, lease)
+
+    async def _execute(self, call: Call, lease: "Lease") -> object:
         limit_s = left_s(call, self._clock, self._timeout_s)
         body = self._body(call)
         completion = Completion()

@@ -1,8 +1,26 @@
 """What went wrong in the code of others, as an error of ours."""
 
+import contextlib
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
 from paceline.errors import AgentError, CallTimeoutError, Category, PacelineError
 
-__all__ = ["raised", "timed_out"]
+if TYPE_CHECKING:
+    from paceline.balance.lease import Lease
+
+__all__ = ["at_instance", "raised", "timed_out"]
+
+
+@contextlib.contextmanager
+def at_instance(lease: "Lease") -> Generator[None]:
+    """Errors of ours say at which instance it was, by the id that it has everywhere else."""
+    try:
+        yield
+    except PacelineError as exc:
+        exc.message = f"instance {lease.instance.id}: {exc.message}"
+        exc.args = (exc.message, *exc.args[1:])
+        raise
 
 
 def raised(name: str, exc: BaseException) -> PacelineError:
