@@ -53,6 +53,14 @@ def test_a_small_match_is_no_reason() -> None:
     assert fleet.select(long).id == "e1"
 
 
+def test_a_prompt_without_blocks_goes_to_the_least_loaded() -> None:
+    """Work of which no block is known follows no prompt that went before it. (S0-54)"""
+    fleet = made(2)
+    held = [fleet.lease(turns(0, 0)), fleet.lease(turns(0, 1))]
+    assert [lease.instance.id for lease in held] == ["e0", "e0"]
+    assert fleet.select(Request()).id == "e1"
+
+
 def test_misses_spread() -> None:
     """Prompts that nobody has seen, sent at the same time, do not follow each other to the same
     instance: they count from when they are sent. (S0-54)"""

@@ -1,8 +1,9 @@
 """The index of which instance holds the beginning of a prompt."""
 
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict, UserList
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,9 @@ from paceline.balance.instance import AgentInstance
 from paceline.balance.strategies.prefixes import PrefixIndex
 
 WORDS = st.lists(st.integers(0, 2), max_size=8).map(tuple)
-STEPS = st.lists(
-    st.tuples(st.integers(0, 2), WORDS, st.none() | st.integers(0, 9)), max_size=60
-)  # fmt: skip
+RUNS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 7)), max_size=5).map(
+    lambda runs: tuple([word for word, times in runs for _ in range(times)])
+)
 
 
 def chained(words: tuple[int, ...]) -> tuple[int, ...]:
@@ -29,6 +30,34 @@ def made(count: int = 3, **sizes: int) -> tuple[PrefixIndex, list[AgentInstance]
         instance.order = order
         index.joined(instance)
     return index, instances
+
+
+def sound(index: PrefixIndex, instances: list[AgentInstance]) -> None:
+    """Fails unless the tree hangs together, and has nothing that nobody holds."""
+    segments = index._first
+    branches: Counter[int] = Counter()
+    held: Counter[int] = Counter()
+    for first, segment in segments.items():
+        assert segment.blocks[segment.start] == first
+        assert segment.start < segment.end <= len(segment.blocks)
+        assert segment.bits == sum(segment.used) > 0
+        if segment.above is None:
+            assert segment.start == 0
+        else:
+            branches[id(segment.above)] += 1
+            assert segments[segment.above.blocks[segment.above.start]] is segment.above
+            assert segment.start == segment.above.end
+            assert segment.bits & segment.above.bits == segment.bits
+            above = segment.above.used
+            assert all(above[bit] >= number for bit, number in segment.used.items())
+        for bit in segment.used:
+            held[bit] += segment.end - segment.start
+    for segment in segments.values():
+        assert segment.branches == branches[id(segment)]
+    for instance in instances:
+        shelf = index._shelves[instance]
+        assert shelf.held == held[shelf.bit]
+        assert len(shelf.prompts) <= 65 + 2 * shelf.held
 
 
 class Remembered:
@@ -54,17 +83,39 @@ class Remembered:
         return next((n for n, b in enumerate(blocks) if b not in self.used), len(blocks))
 
 
-@settings(max_examples=60)
-@given(STEPS)
+@settings(max_examples=150)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.one_of(WORDS, RUNS, st.just("leave")),
+            st.none() | st.integers(0, 20),
+        ),
+        max_size=60,
+    ),
+    RUNS,
+    st.sampled_from([(7, 2, 12), (30, 9, 60)]),
+)
 def test_it_is_what_plain_bookkeeping_says(
-    steps: list[tuple[int, tuple[int, ...], int | None]],
+    steps: list[tuple[int, tuple[int, ...] | str, int | None]],
+    asked: tuple[int, ...],
+    sizes: tuple[int, int, int],
 ) -> None:
-    """Whatever is sent and reported, every instance matches what the most recently used blocks
-    within its capacity match, so nothing is claimed that was not inserted. (S0-54)"""
-    index, instances = made(capacity=7, least=2, most=12)
+    """Whatever is sent and reported, and whoever leaves and comes again, every instance matches
+    what the most recently used blocks within its capacity match, so nothing is claimed that was not
+    inserted; and what nobody holds takes no memory. (S0-54)"""
+    capacity, least, most = sizes
+    index, instances = made(capacity=capacity, least=least, most=most)
     plain = [Remembered() for _ in instances]
     for who, words, reported in steps:
-        blocks, instance = chained(words), instances[who]
+        instance = instances[who]
+        if isinstance(words, str):
+            index.left(instance)
+            index.joined(instance)
+            plain[who] = Remembered()
+            sound(index, instances)
+            continue
+        blocks = chained(words)
         known = index.insert(instance, blocks)
         assert known == plain[who].matched(blocks)
         plain[who].insert(blocks, index.capacity(instance))
@@ -73,12 +124,19 @@ def test_it_is_what_plain_bookkeeping_says(
             plain[who].keep(index.capacity(instance))
         for other, book in zip(instances, plain, strict=True):
             assert index.held(other) == len(book.used) <= index.capacity(other)
-            assert 2 <= index.capacity(other) <= 12
-            assert index.matched(other, blocks) == book.matched(blocks)
+            assert least <= index.capacity(other) <= most
+            for prompt in (blocks, chained(asked)):
+                assert index.matched(other, prompt) == book.matched(prompt)
+        sound(index, instances)
 
 
-@settings(max_examples=60)
-@given(STEPS, WORDS)
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), WORDS | RUNS, st.none() | st.integers(0, 9)), max_size=60
+    ),
+    WORDS | RUNS,
+)
 def test_levels_say_who_holds_how_much(
     steps: list[tuple[int, tuple[int, ...], int | None]], asked: tuple[int, ...]
 ) -> None:
@@ -135,6 +193,49 @@ def test_the_same_prompt_again_takes_no_memory() -> None:
     assert len(index._shelves[one].prompts) < 200
 
 
+class Counted(UserList[int]):
+    """A prompt that counts how often a block of it is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        type(self).looks += 1
+        return super().__getitem__(place)
+
+
+def test_what_is_looked_at_does_not_grow_with_the_blocks() -> None:
+    """To ask for a prompt of thousands of blocks, to note it, with a new tail or another one, and
+    to forget a part of it looks at a few dozen blocks at most, and takes one segment for each part
+    that differs. (S0-54)"""
+    index, (one, two, _) = made(capacity=10_000)
+    first = Counted(range(8_000))
+    longer = Counted(range(8_900))
+    other = Counted((*range(4_321), *range(10_000, 14_000)))
+    for instance, prompt, segments in ((one, first, 1), (one, longer, 1), (two, other, 3)):
+        Counted.looks = 0
+        index.levels(prompt)
+        index.insert(instance, prompt)
+        assert Counted.looks < 50
+        assert len(index._first) == segments
+    assert index.levels(other) == [(3, 4_321), (2, 8_321)]
+    assert index.levels(longer) == [(3, 4_321), (1, 8_900)]
+    Counted.looks = 0
+    index.insert(one, Counted(range(20_000, 25_000)))
+    assert Counted.looks < 50
+    assert index.matched(one, longer) == 5_000
+    assert index.matched(two, other) == 8_321
+
+
+def test_no_prompt_is_held_by_nobody() -> None:
+    """A prompt without a whole block has no levels, whatever was asked for and inserted
+    before. (S0-54)"""
+    index, (one, *_) = made()
+    index.insert(one, chained((1, 2)))
+    index.insert(one, chained((1, 2, 3)))
+    assert index.levels(()) == []
+    assert index.insert(one, ()) == index.matched(one, ()) == 0
+
+
 def test_an_instance_that_left_is_forgotten() -> None:
     """Who has left holds nothing, its bit goes to the next who joins, and the others keep
     theirs. (S0-54)"""
@@ -143,6 +244,7 @@ def test_an_instance_that_left_is_forgotten() -> None:
     index.insert(one, blocks)
     index.insert(two, blocks[:2])
     bit = index.joined(one)
+    assert len(index.levels(blocks)) == 2
     index.left(one)
     index.left(one)
     assert index.levels(blocks) == [(index.joined(two), 2)]

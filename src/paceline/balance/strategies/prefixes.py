@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, final
 
+import msgspec
+
 if TYPE_CHECKING:
     from paceline.balance.instance import AgentInstance
 
@@ -27,54 +29,74 @@ _FEW: Final = 16
 """So many candidates are looked through."""
 
 _SLACK: Final = 64
-"""Prompts that are remembered in vain before they are looked through."""
+"""Prompts of which a later one had all, before they are looked through."""
 
 _order = attrgetter("order")
 
 
 @final
-class _Shelf:
-    """The blocks that one instance is thought to hold: a tree, of which leaves are forgotten."""
+class _Segment(msgspec.Struct, eq=False):
+    """Blocks that follow one another in prompts, all held by the same instances: those of `blocks`
+    from `start` to `end`."""
 
-    __slots__ = ("bit", "capacity", "ends", "followers", "number", "prompts", "reports")
+    blocks: Sequence[int]
+    """A prompt that has it."""
+    start: int
+    end: int
+    above: "_Segment | None"
+    """What is right before it, in every prompt that has it."""
+    bits: int
+    """The instances that hold it, one bit each."""
+    used: dict[int, int]
+    """For each of these bits the number of the last prompt that had it."""
+    branches: int = 0
+    """How many segments it is right above."""
+
+
+@final
+class _Shelf:
+    """What is kept of one instance."""
+
+    __slots__ = ("bit", "capacity", "held", "prompts", "reports")
 
     def __init__(self, bit: int, capacity: int) -> None:
         self.bit = bit
         self.capacity = capacity
-        self.followers: dict[int, int] = {}
-        """The blocks that are held, and how many blocks, and ends of prompts, come right after
-        each."""
-        self.number = 0
-        self.ends: dict[int, int] = {}
-        """The number of the last prompt that ended with this block."""
-        self.prompts: deque[tuple[int, Sequence[int]]] = deque()
-        """Those sent, by number, without what was forgotten of them."""
+        self.held = 0
+        """How many blocks it is thought to hold."""
+        self.prompts: deque[tuple[int, _Segment]] = deque()
+        """What each prompt ended with, by number; also of those of which a later one had all."""
         self.reports = False
         """Whether it ever said that it had cached anything."""
 
     def tidy(self) -> None:
-        """Drops the prompts that were sent again later."""
-        ends = self.ends
-        self.prompts = deque([each for each in self.prompts if ends.get(each[1][-1]) == each[0]])
+        """Drops the prompts of which a later one had all."""
+        bit = self.bit
+        self.prompts = deque([each for each in self.prompts if each[1].used.get(bit) == each[0]])
 
 
 @final
 class PrefixIndex:
     """The blocks of prompts that were sent to each instance, the least recently used forgotten.
 
-    A block's hash stands for all that is before it too, and every use of a block is one of those
-    before it. Of each prompt the tail is therefore forgotten first, and what is left of it is a
-    beginning: how much an instance holds of a prompt is found by bisection, and only the blocks
-    beyond that cost anything to note. Blocks are forgotten in the order of the last prompts that
-    had them, though nothing is written at those that it had in common with an earlier one: a block
-    that others follow is kept, and falls to the last of them. Hashes that are no such chain make
-    for a wrong account, never for an error.
+    It is a radix tree. A block's hash stands for all that is before it too: a segment is found by
+    its first block alone, all of it is in a prompt that has its last block, and where a prompt
+    leaves it is found by bisection. So what is paid for, when a prompt is asked for, noted or
+    forgotten, is its segments, however many blocks these have.
+
+    A segment is held as a whole. Where a prompt ends within one or leaves it, or only a part of it
+    is forgotten, it is cut in two. Who holds a segment also holds what is above it, which every use
+    of it used as well: of each prompt the tail is forgotten first, and then what is above, unless
+    it was used since. Hashes that are no such chain make for a wrong account, never for an error.
 
     What an instance really keeps is learned from how many tokens it reports as cached
     (`calibrate`): by that the number of blocks that are remembered for it follows its cache.
     """
 
-    __slots__ = ("_asked", "_bits", "_capacity", "_least", "_levels", "_most", "_shelves", "_where")
+    __slots__ = (
+        "_asked", "_bits", "_capacity", "_deepest", "_depth", "_first", "_least", "_levels",
+        "_most", "_number", "_shelves",
+    )  # fmt: skip
 
     def __init__(self, *, capacity: int = 2_000, least: int = 64, most: int = 10_000) -> None:
         """`capacity` is that of an instance to begin with, in blocks; it will stay between `least`
@@ -84,11 +106,16 @@ class PrefixIndex:
         self._most = max(most, capacity)
         self._shelves: dict[AgentInstance, _Shelf] = {}
         self._bits: dict[int, AgentInstance] = {}
-        self._where: dict[int, int] = {}
-        """The instances that hold a block, one bit each."""
-        self._asked: Sequence[int] = ()
+        self._first: dict[int, _Segment] = {}
+        """The segments, by their first blocks."""
+        self._number = 0
+        """That of the last prompt."""
+        self._asked: Sequence[int] | None = None
         self._levels: list[tuple[int, int]] = []
-        """The answer to the last question: who is asked for is mostly inserted next."""
+        self._deepest: _Segment | None = None
+        self._depth = 0
+        """The answer to the last question, as who is asked for is mostly inserted next: the levels,
+        the last segment that the prompt has anything of, and how many blocks are found."""
 
     def joined(self, instance: "AgentInstance") -> int:
         """Keeps account of one more instance; returns the bit that stands for it in `levels`."""
@@ -114,7 +141,7 @@ class PrefixIndex:
 
     def held(self, instance: "AgentInstance") -> int:
         """How many blocks are remembered for the instance."""
-        return len(self._shelves[instance].followers)
+        return self._shelves[instance].held
 
     def matched(self, instance: "AgentInstance", blocks: Sequence[int]) -> int:
         """How many blocks of this prompt, from its beginning, the instance is thought to hold."""
@@ -127,40 +154,29 @@ class PrefixIndex:
     def levels(self, blocks: Sequence[int]) -> list[tuple[int, int]]:
         """Who holds how much of a prompt, in pairs: the bits of all that hold at least so many
         blocks of it, and how many; the least first. Each is a part of the one before."""
-        if blocks is not self._asked:
-            self._asked, self._levels = blocks, self._find(blocks)
-        return self._levels
-
-    def _find(self, blocks: Sequence[int]) -> list[tuple[int, int]]:
-        get = self._where.get
-        found: list[tuple[int, int]] = []
-        holders = get(blocks[0]) if blocks else None
-        if holders is None:
-            return found
-        last = len(blocks) - 1  # the last block that anybody holds
-        deepest = get(blocks[last])
-        if deepest is None:
-            last, beyond = 0, last
-            while beyond - last > 1:
-                middle = (last + beyond) >> 1
-                if get(blocks[middle]) is None:
-                    beyond = middle
-                else:
-                    last = middle
-            deepest = get(blocks[last])
-        first = 0
-        while holders != deepest:
-            beyond = last  # the first block that some of them do not hold
-            while beyond - first > 1:
-                middle = (first + beyond) >> 1
-                if get(blocks[middle]) == holders:
-                    first = middle
-                else:
-                    beyond = middle
-            found.append((holders or 0, beyond))
-            first, holders = beyond, get(blocks[beyond])
-        found.append((holders or 0, last + 1))
-        return found
+        if blocks is self._asked:
+            return self._levels
+        first = self._first.get
+        levels: list[tuple[int, int]] = []
+        above: _Segment | None = None
+        size, depth, bits = len(blocks), 0, 0
+        while depth < size:
+            segment = first(blocks[depth])
+            if segment is None or segment.above is not above:  # this only if it is no chain
+                break
+            if segment.bits != bits:
+                if depth:
+                    levels.append((bits, depth))
+                bits = segment.bits
+            above, end = segment, segment.end
+            if end > size or segment.blocks[end - 1] != blocks[end - 1]:
+                depth = _parting(segment.blocks, blocks, depth, min(end, size))
+                break
+            depth = end
+        if depth:
+            levels.append((bits, depth))
+        self._asked, self._levels, self._deepest, self._depth = blocks, levels, above, depth
+        return levels
 
     def holders(
         self, bits: int, candidates: Sequence["AgentInstance"], most: int, chance: float
@@ -192,29 +208,31 @@ class PrefixIndex:
         as `matched`."""
         if not blocks:
             return 0
-        levels, shelf, where = self.levels(blocks), self._shelves[instance], self._where
-        followers, bit, known = shelf.followers, shelf.bit, 0
-        for bits, depth in levels:
-            if not bits & bit:
-                break
-            known = depth
-        last = blocks[-1]
-        if known < len(blocks):
-            self._asked = ()
-            nobodys = levels[-1][1] if levels else 0
-            for block in blocks[known:nobodys]:
-                where[block] = where.get(block, 0) | bit
-            where.update(dict.fromkeys(blocks[nobodys:], bit))
-            if known:
-                followers[blocks[known - 1]] += 1
-            followers.update(dict.fromkeys(blocks[known:], 1))
-        elif last not in shelf.ends:
-            followers[last] += 1
-        number = shelf.ends[last] = shelf.number = shelf.number + 1
-        shelf.prompts.append((number, blocks))
-        if len(followers) > shelf.capacity:
+        shelf = self._shelves[instance]
+        if blocks is not self._asked:
+            self.levels(blocks)
+        self._asked = None
+        segment, depth, size = self._deepest, self._depth, len(blocks)
+        if segment is not None and depth < segment.end:
+            segment = self._cut(segment, depth)
+        bit, known, number = shelf.bit, depth, self._number + 1
+        each, self._number = segment, number
+        while each is not None:
+            if bit not in each.used:
+                each.bits |= bit
+                known = each.start
+            each.used[bit] = number
+            each = each.above
+        if segment is not None and segment.bits == bit and not segment.branches:
+            segment.blocks, segment.end = blocks, size
+        elif segment is None or depth < size:
+            segment = self._first[blocks[depth]] = _branch(segment, blocks, depth, bit, number)
+        prompts = shelf.prompts
+        prompts.append((number, segment))
+        shelf.held = held = shelf.held + size - known
+        if held > shelf.capacity:
             self._shrink(shelf, shelf.capacity)
-        elif len(shelf.prompts) > _SLACK + 2 * len(followers):
+        elif len(prompts) > _SLACK + 2 * held:
             shelf.tidy()
         return known
 
@@ -231,53 +249,83 @@ class PrefixIndex:
         shelf = self._shelves.get(instance)
         if shelf is None:
             return
-        if reported > 0:
-            if not shelf.reports:
-                shelf.reports, shelf.capacity = True, self._most
-        elif not shelf.reports:
-            return
-        held = len(shelf.followers)
+        if not shelf.reports:
+            if reported <= 0:
+                return
+            shelf.reports, shelf.capacity = True, self._most
+        held, capacity = shelf.held, shelf.capacity
         if reported < expected - 1:
-            smaller = min(shelf.capacity, held) * (_LESS - 1) // _LESS
+            smaller = min(capacity, held) * (_LESS - 1) // _LESS
             shelf.capacity = max(self._least, smaller)
-            self._shrink(shelf, shelf.capacity)
-        elif held >= shelf.capacity:
-            more = shelf.capacity // _MORE if reported > expected + 1 else min(expected, 1)
-            shelf.capacity = min(self._most, shelf.capacity + more)
+            if held > shelf.capacity:
+                self._shrink(shelf, shelf.capacity)
+        elif held >= capacity < self._most:
+            if reported > expected + 1:
+                shelf.capacity = min(self._most, capacity + capacity // _MORE)
+            elif expected:
+                shelf.capacity = capacity + 1
 
     def _shrink(self, shelf: _Shelf, size: int) -> None:
         """Forgets the blocks of longest ago, of each prompt the last ones first."""
-        followers, ends, prompts = shelf.followers, shelf.ends, shelf.prompts
-        where, bit = self._where, shelf.bit
-        self._asked = ()
-        while len(followers) > size:
-            if not prompts:  # the hashes were no chain
-                prompts.extend([(0, (block,)) for block in followers])
-                followers.update(dict.fromkeys(followers, 1))
-                ends.update(dict.fromkeys(followers, 0))
-            number, blocks = prompts.popleft()
-            if ends.get(blocks[-1]) != number:
-                continue
-            del ends[blocks[-1]]
-            start = len(blocks)
-            first = max(0, start - (len(followers) - size))
-            while start > first and followers.get(block := blocks[start - 1]) == 1:
-                start -= 1
-                del followers[block]
-                holders = where.get(block, 0)
-                if holders == bit:
-                    del where[block]
-                elif holders:
-                    where[block] = holders & ~bit
-            last = followers.get(blocks[start - 1]) if start else None
-            if last == 1:  # enough are forgotten
-                ends[blocks[start - 1]] = number
-                prompts.appendleft((number, blocks[:start]))
-            elif last is not None:
-                followers[blocks[start - 1]] = last - 1
+        self._asked = None
+        segments, bit, prompts, held = self._first, shelf.bit, shelf.prompts, shelf.held
+        segment: _Segment | None
+        while held > size:
+            number, segment = prompts.popleft()
+            while segment is not None and segment.used.get(bit) == number:
+                rest = segment.end - held + size
+                if rest > segment.start:
+                    if held > size and segment.bits != bit:
+                        self._cut(segment, rest)  # leaves the tail, to be dropped next
+                        continue
+                    segment.end, held = rest, size
+                    prompts.appendleft((number, segment))
+                    break
+                held -= segment.end - segment.start
+                del segment.used[bit]
+                segment.bits ^= bit
+                above: _Segment | None = segment.above
+                if not segment.bits:  # nor does anybody hold anything below it
+                    first = segment.blocks[segment.start]
+                    if segments.get(first) is segment:  # not so only if it is no chain
+                        del segments[first]
+                    if above is not None:
+                        above.branches -= 1
+                segment = above
+        shelf.held = held
+
+    def _cut(self, segment: _Segment, middle: int) -> _Segment:
+        """Makes what is before this block a segment of its own, and returns it."""
+        blocks, start = segment.blocks, segment.start
+        above, bits, used = segment.above, segment.bits, segment.used.copy()
+        head = _Segment(blocks, start, middle, above, bits, used, branches=1)
+        segment.start, segment.above = middle, head
+        self._first[blocks[middle]] = segment
+        self._first[blocks[start]] = head
+        return head
 
     def _candidate(self, bit: int, candidates: Sequence["AgentInstance"]) -> "AgentInstance | None":
         instance = self._bits[bit]
         place = bisect_left(candidates, instance.order, key=_order)
         there = place < len(candidates) and candidates[place] is instance
         return instance if there else None
+
+
+def _branch(
+    above: _Segment | None, blocks: Sequence[int], start: int, bit: int, number: int
+) -> _Segment:
+    """A new segment: the rest of a prompt, sent to an instance."""
+    if above is not None:
+        above.branches += 1
+    return _Segment(blocks, start, len(blocks), above, bit, {bit: number})
+
+
+def _parting(one: Sequence[int], other: Sequence[int], same: int, apart: int) -> int:
+    """The first block after `same`, which they have in common, that they do not; at most `apart`."""
+    while apart - same > 1:
+        middle = (same + apart) >> 1
+        if one[middle] == other[middle]:
+            same = middle
+        else:
+            apart = middle
+    return apart

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, final
 from paceline.balance.circuit import counts
 from paceline.balance.strategies.prefixes import BLOCK_TOKENS, PrefixIndex
 from paceline.balance.strategy import Strategy
-from paceline.call import Tokens
 from paceline.clock import Clock
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["LearnedWork"]
 
 _NS: Final = 1_000_000_000
+_S: Final = 1e-9
 _FEW: Final = 16
 """So many candidates are all looked at; of more, a sample and who holds the prompt."""
 
@@ -57,8 +57,8 @@ class _Pace:
     """How quick one instance is, and what it has to do; work is in seconds at pace 1."""
 
     __slots__ = (
-        "bit", "doubt_s", "doubt_work_s", "fixed_s", "instance", "lost_s", "pending_s",
-        "per_output_s", "per_work", "seen", "streak", "time_s", "turn_s", "work_s",
+        "bit", "doubt_s", "doubt_work_s", "each_s", "instance", "lost_s", "pending_s", "seen",
+        "streak", "time_s", "turn_s", "work_s",
     )  # fmt: skip
 
     def __init__(self, instance: "AgentInstance", bit: int) -> None:
@@ -77,8 +77,8 @@ class _Pace:
         """What is usual, as long as little is known of this one."""
         self.turn_s = 0.0
         """Grows with every request, so little that it only decides between equals."""
-        self.fixed_s = self.per_work = self.per_output_s = 0.0
-        """The cost of a request: fixed, for its work, and for each token of its answer."""
+        self.each_s = 1.0
+        """How long a second of work takes: with what is seen, it changes."""
 
 
 _Note = tuple[float, float, int]
@@ -110,9 +110,9 @@ class LearnedWork(Strategy):
     """
 
     __slots__ = (
-        "_answer_s", "_block_s", "_due_ns", "_enough", "_everybody", "_externality", "_forget_ns",
-        "_forgot_ns", "_index", "_new", "_output", "_paces", "_per_token_s", "_random", "_step_s",
-        "_turn_s", "_unit_s", "_usual", "_usual_s",
+        "_alone_s", "_answer_s", "_block_s", "_due_ns", "_enough", "_everybody", "_externality",
+        "_forget_ns", "_forgot_ns", "_index", "_more_s", "_new", "_output", "_paces",
+        "_per_token_s", "_random", "_step_s", "_turn_s", "_unit_s", "_usual", "_usual_s",
     )  # fmt: skip
 
     def __init__(
@@ -139,6 +139,9 @@ class LearnedWork(Strategy):
         self._step_s = step_s
         self._answer_s = answer_s
         self._externality = externality
+        self._alone_s = step_s + answer_s
+        self._more_s = answer_s * (1 + externality)
+        """What a token of an answer costs with no other in flight, and more for each that is."""
         self._forget_ns = forget_s * _NS
         self._index = PrefixIndex() if index is None else index
         self._paces: dict[AgentInstance, _Pace] = {}
@@ -170,7 +173,7 @@ class LearnedWork(Strategy):
     ) -> "AgentInstance":
         if now_ns >= self._due_ns:
             self._survey(now_ns)
-        levels = self._index.levels(request.blocks) if request.blocks else None
+        levels = self._index.levels(request.blocks) if request.blocks else ()
         if len(candidates) > _FEW:
             candidates = self._sample(candidates, levels)
         tokens = request.input_tokens
@@ -179,23 +182,56 @@ class LearnedWork(Strategy):
             output = self._output if tokens else 0.0
         work_s = tokens * self._per_token_s or self._work_s(request)
         if levels:
-            # What everybody holds, such as instructions, makes no difference; the last block may
-            # be a part of one, so less may be left to read than nothing.
-            left = [(bits, max(0.0, work_s - depth * self._block_s)) for bits, depth in levels]
-            if left[0][0] == self._everybody:
-                work_s = left.pop(0)[1]
+            whole_s, everybody = work_s, self._everybody
+            left: list[tuple[int, float]] = []
+            for bits, depth in levels:
+                done_s = depth * self._block_s  # too much if the last block is a part of one
+                left_s = whole_s - done_s if whole_s > done_s else 0.0
+                if bits == everybody:  # of instructions, say: it makes no difference
+                    work_s = left_s
+                else:
+                    left.append((bits, left_s))
             if left:
-                return _best_of_holders(candidates, left, work_s, output)
+                return self._best_of_holders(candidates, left, work_s, output)
+        own_s = work_s + output * self._alone_s
+        delay_s = work_s * self._externality + output * self._more_s
         best, least = candidates[0], math.inf
         for instance in candidates:
             pace: _Pace = instance.note
-            cost = pace.fixed_s + work_s * pace.per_work + output * pace.per_output_s
+            added_s = own_s + delay_s * instance.in_flight
+            cost = (pace.pending_s + added_s) * pace.each_s + pace.turn_s
+            if cost < least:
+                best, least = instance, cost
+        return best
+
+    def _best_of_holders(
+        self,
+        candidates: Sequence["AgentInstance"],
+        left: Sequence[tuple[int, float]],
+        work_s: float,
+        output: float,
+    ) -> "AgentInstance":
+        """The least where some hold a part of the prompt, and have so much left of it to read."""
+        answer_s, answer_delay_s = output * self._alone_s, output * self._more_s
+        delays, holders = self._externality, left[0][0]
+        best, least = candidates[0], math.inf
+        for instance in candidates:
+            pace: _Pace = instance.note
+            unread_s, bit = work_s, pace.bit
+            if bit & holders:
+                for bits, left_s in left:
+                    if not bit & bits:
+                        break
+                    unread_s = left_s
+            added_s = unread_s + answer_s
+            added_s += (unread_s * delays + answer_delay_s) * instance.in_flight
+            cost = (pace.pending_s + added_s) * pace.each_s + pace.turn_s
             if cost < least:
                 best, least = instance, cost
         return best
 
     def _sample(
-        self, candidates: Sequence["AgentInstance"], levels: list[tuple[int, int]] | None
+        self, candidates: Sequence["AgentInstance"], levels: Sequence[tuple[int, int]]
     ) -> list["AgentInstance"]:
         """Some by chance, and some who hold the most; one may be there twice."""
         chance, count = self._random, len(candidates)
@@ -211,15 +247,14 @@ class LearnedWork(Strategy):
         held = 0
         if request.blocks:
             held = self._index.insert(instance, request.blocks)
-            work_s = ahead_s = max(0.0, work_s - held * self._block_s)
+            done_s = held * self._block_s
+            work_s = ahead_s = work_s - done_s if work_s > done_s else 0.0
         if request.input_tokens:
             self._unit_s += (work_s - self._unit_s) * _SHARE
             ahead_s += self._step_s + self._answer_s * instance.in_flight
         lease.note = (work_s, ahead_s + pace.pending_s, held)
         pace.pending_s += work_s
-        self._turn_s += _TURN_S
-        pace.turn_s = self._turn_s
-        self._weigh(pace)
+        self._turn_s = pace.turn_s = self._turn_s + _TURN_S
 
     def answered(self, lease: "Lease") -> None:
         note: _Note = lease.note
@@ -228,35 +263,32 @@ class LearnedWork(Strategy):
         pace: _Pace = lease.instance.note
         pace.pending_s -= work_s
         self._learn(pace, ahead_s, lease.first_ns - lease.started_ns)
-        self._weigh(pace)
 
     def ended(self, lease: "Lease") -> None:
         note: _Note = lease.note
         work_s, ahead_s, held = note
-        pace: _Pace = lease.instance.note
-        pace.pending_s = pace.pending_s - work_s if lease.instance.in_flight else 0.0
+        instance = lease.instance
+        pace: _Pace = instance.note
+        pace.pending_s = pace.pending_s - work_s if instance.in_flight else 0.0
         if lease.error is not None:
             if counts(lease.error):
                 self._lose(pace)
-        else:
-            if not lease.abandoned:
-                pace.streak = 0
-            if lease.tokens is not None and not lease.abandoned:
-                ahead_s += self._read(lease, held)
-            if not lease.first_ns:
-                took_ns = lease.ended_ns - lease.started_ns
-                if not lease.abandoned or took_ns * pace.work_s > ahead_s * pace.time_s * _NS:
-                    self._learn(pace, ahead_s, took_ns)
-        self._weigh(pace)
-
-    def _read(self, lease: "Lease", held: int) -> float:
-        """Learns of answers, and of what the instance keeps. Returns the work that the answer was."""
-        tokens, instance = lease.tokens or Tokens(), lease.instance
-        if tokens.output:
-            self._output += (tokens.output - self._output) * _SHARE
-        if lease.request.blocks:
-            self._index.calibrate(instance, held, tokens.cached_input / BLOCK_TOKENS)
-        return tokens.output * (self._step_s + self._answer_s * (instance.in_flight + 1))
+            return
+        output = 0
+        if not lease.abandoned:
+            pace.streak = 0
+            if lease.tokens is not None:
+                output = lease.tokens.output
+                if output:
+                    self._output += (output - self._output) * _SHARE
+                if lease.request.blocks:
+                    cached = lease.tokens.cached_input / BLOCK_TOKENS
+                    self._index.calibrate(instance, held, cached)
+        if not lease.first_ns:  # all of it was the time to a first token, then
+            ahead_s += output * (self._alone_s + self._answer_s * instance.in_flight)
+            took_ns = lease.ended_ns - lease.started_ns
+            if not lease.abandoned or took_ns * pace.work_s > ahead_s * pace.time_s * _NS:
+                self._learn(pace, ahead_s, took_ns)
 
     def _work_s(self, request: "Request") -> float:
         """The work of a prompt of unknown length: that of its blocks, or the usual."""
@@ -265,7 +297,8 @@ class LearnedWork(Strategy):
     def _learn(self, pace: _Pace, work_s: float, took_ns: int) -> None:
         """Work was done in so much time."""
         pace.work_s += work_s
-        pace.time_s += took_ns / _NS
+        pace.time_s += took_ns * _S
+        pace.each_s = pace.time_s / pace.work_s
         pace.seen += 1
         self._new += 1
         if self._new >= self._enough:
@@ -277,14 +310,7 @@ class LearnedWork(Strategy):
         pace.streak = min(_LONGEST_STREAK, pace.streak + 1)
         pace.lost_s += lost_s
         pace.time_s += lost_s
-
-    def _weigh(self, pace: _Pace) -> None:
-        """Finds anew what a request would cost: something was sent there, or learned of it."""
-        each_s, others = pace.time_s / pace.work_s, pace.instance.in_flight
-        delayed = 1 + self._externality * others
-        pace.fixed_s = pace.pending_s * each_s + pace.turn_s
-        pace.per_work = delayed * each_s
-        pace.per_output_s = (self._step_s + self._answer_s * (others + delayed)) * each_s
+        pace.each_s = pace.time_s / pace.work_s
 
     def _survey(self, now_ns: int) -> None:
         """What is usual among all: found once in a second, and sooner while little is known. What
@@ -320,25 +346,4 @@ class LearnedWork(Strategy):
         pace.doubt_work_s = _DOUBT * self._usual_s * usual
         pace.work_s += pace.doubt_work_s
         pace.time_s += pace.doubt_s + pace.lost_s
-        self._weigh(pace)
-
-
-def _best_of_holders(
-    candidates: Sequence["AgentInstance"],
-    left: Sequence[tuple[int, float]],
-    work_s: float,
-    output: float,
-) -> "AgentInstance":
-    """The least where some hold a part of the prompt, and have so much left of it to read."""
-    best, least = candidates[0], math.inf
-    for instance in candidates:
-        pace: _Pace = instance.note
-        unread_s, bit = work_s, pace.bit
-        for bits, left_s in left:
-            if not bit & bits:
-                break
-            unread_s = left_s
-        cost = pace.fixed_s + unread_s * pace.per_work + output * pace.per_output_s
-        if cost < least:
-            best, least = instance, cost
-    return best
+        pace.each_s = pace.time_s / pace.work_s
