@@ -65,6 +65,8 @@ def _arguments(spec: AgentSpec, call: Call) -> tuple[object, dict[str, object]]:
             f"the call of {spec.name} has no query", next_step='Pass arguments={"query": ...}.'
         )
     query = context.pop("query")
+    if not (context or spec.wants):
+        return query, context
     if spec.accepts is not None:
         context = {name: value for name, value in context.items() if name in spec.accepts}
     # No caller can pass itself off as another user through the context.

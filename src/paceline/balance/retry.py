@@ -109,7 +109,8 @@ class RetryBudget:
 
     def deposit(self) -> None:
         """Counts a first execution."""
-        self._left = min(self._most, self._left + self._share)
+        if self._left < self._most:
+            self._left = min(self._most, self._left + self._share)
 
     def spend(self) -> bool:
         """Takes one retry out; False, and nothing is taken, where none is left."""

@@ -104,7 +104,10 @@ class MetricsCollector:
 
     def begin(self, call: Call) -> None:
         """Notes that a call is running; `observe` ends it."""
-        self.series(call.name, call.kind).running[call.id] = self.clock.monotonic_ns()
+        series = self._plain.get(call.name)
+        if series is None or series.kind is not call.kind:
+            series = self.series(call.name, call.kind)
+        series.running[call.id] = self._now_ns()
 
     def observe(self, call: Call, outcome: Outcome) -> None:
         """Records what came of a call."""

@@ -15,6 +15,7 @@ from paceline.errors import CallCancelledError, CallTimeoutError, PacelineError
 from paceline.instances.raised import raised, timed_out
 from paceline.path.identity import Identity
 from paceline.path.job import Execution
+from paceline.path.limit import Limit, Limits
 from paceline.path.paying import Paying
 from paceline.path.permit import Permit
 from paceline.usage import Meter, current_meter
@@ -45,6 +46,8 @@ class Attempts:
         budget: RetryBudget | None = None,
     ) -> None:
         """`budget` is for the retries of all calls together."""
+        self.limits = Limits()
+        """Those of all executions."""
         self._clock = clock
         self._gate = gate
         self._retry = retry
@@ -103,7 +106,7 @@ class Attempts:
         gates = (self._gate, job.workers, job.gate)  # what more of them share comes first
         entered = [gate for gate in gates if gate is not None and gate not in outer]
         lease = None
-        execution.queued_ns = self._clock.monotonic_ns()
+        execution.queued_ns = now_ns = self._clock.monotonic_ns()
         try:
             if job.dispatch is not None:
                 refusal = self.refusal(call)  # before an instance counts on it
@@ -116,7 +119,8 @@ class Attempts:
         except PacelineError as exc:
             return None, exc
         finally:
-            execution.queue_ns += self._clock.monotonic_ns() - execution.queued_ns
+            queued_ns, now_ns = now_ns, self._clock.monotonic_ns()
+            execution.queue_ns += now_ns - queued_ns
             execution.queued_ns = None
         try:  # not before it waits: those before it spend, or fail, meanwhile
             permit = Permit(execution, self._paying.spending, lease)
@@ -124,10 +128,9 @@ class Attempts:
             for gate in entered:
                 gate.leave()
             return None, exc
-        execution.started_ns = self._clock.monotonic_ns()
+        execution.started_ns = now_ns
         execution.attempts += 1
-        places = [gate for gate in entered if gate is not job.workers]
-        execution.held = outer.union(places, () if job.dispatch is None else (job.dispatch,))
+        execution.entered = entered
         self._running[call.id] = execution
         value: object = None
         error: PacelineError | None = None
@@ -141,8 +144,8 @@ class Attempts:
             error, ended = exc, True
         finally:
             self._running.pop(call.id, None)
-            execution.held = outer
-            execution.execute_ns += self._clock.monotonic_ns() - execution.started_ns
+            execution.entered = ()
+            execution.execute_ns += self._clock.monotonic_ns() - now_ns
             execution.started_ns = None
             permit.end(
                 error if ended else self._gone(execution),
@@ -162,33 +165,32 @@ class Attempts:
         """The agent's value. Every foreign exception of an agent ends here."""
         call, job = _shown(execution), execution.job
         limit_s = call.plan.timeout_s or job.timeout_s
-        # At an instance the limit is the dispatch's, which may know a shorter one.
-        limit = asyncio.timeout(limit_s if permit.lease is None else None)
+        limit = Limit(self.limits, limit_s)
         token, meter = current_call.set(call), current_meter.set(execution.meter)
         write = self._identity.start(call)
         value, ok = None, False
         try:
-            async with limit:
-                lease = permit.pass_on()
-                if job.dispatch is None or lease is None:
+            lease = permit.pass_on()
+            if job.dispatch is None or lease is None:
+                with limit:
                     value = await job.execute(call)
-                else:
-                    value = await job.dispatch.execute(call, execution, lease, limit_s)
-                ok = True
-                return value
+            else:  # whose limit is the dispatch's, which may know a shorter one
+                value = await job.dispatch.execute(call, execution, lease, limit_s)
+            ok = True
         except PacelineError:
             raise
         # SystemExit from an agent is its failure, not a wish to end the whole process.
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
             raise
         except BaseException as exc:  # the boundary of agents' code
-            if limit.expired() and isinstance(exc, TimeoutError):
+            if limit.ended and isinstance(exc, TimeoutError):
                 raise timed_out(call.name, limit_s) from exc
             raise raised(call.name, exc) from exc
         finally:
             self._identity.finish(call, job.version, write, value, ok=ok)
             current_meter.reset(meter)
             current_call.reset(token)
+        return value
 
 
 def left_s(clock: Clock, deadline_ns: int | None) -> float | None:

@@ -2,12 +2,13 @@
 
 Every execution runs in a task that the flight owns; callers wait for it, each with its own
 deadline and its own cancellation. That gives single-flight, hand-over from a cancelled leader,
-deadlines and a clean close by one mechanism: work goes on exactly as long as someone waits.
+deadlines and a clean close by one mechanism: work goes on exactly as long as someone waits. What
+nobody can join and what `heeds` its cancellation needs no task for that: see `Attended`.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, final
 
 import msgspec
@@ -29,9 +30,11 @@ from paceline.errors import (
 )
 from paceline.history.record import REFRESH
 from paceline.path.attempts import Attempts, left_s
+from paceline.path.attended import Attended
 from paceline.path.fallbacks import Fallbacks, Other
 from paceline.path.identity import Identified, Identity
 from paceline.path.job import Execution, Held, Job, place
+from paceline.path.limit import Limit
 from paceline.path.pauses import Pauses
 
 __all__ = ["CallPath", "Observer"]
@@ -40,6 +43,7 @@ Observer = Callable[[Call, Outcome], None]
 
 _log = logging.getLogger("paceline")
 _MOST_REFRESHES: Final = 32
+_NOTHING: Final[Held] = frozenset()
 
 
 @final
@@ -69,6 +73,7 @@ class CallPath:
         self._identity = identity
         self._attempts = attempts
         self._flight: SingleFlight[object, Outcome] = SingleFlight()
+        self._attended: Attended[Outcome] = Attended(attempts.limits)
         self._observers = tuple(observers)
         self._began = began
         self._instance = instance
@@ -121,7 +126,7 @@ class CallPath:
 
     async def close(self) -> None:
         """Cancels what is running; its callers get CallCancelledError as their outcome."""
-        await self._flight.close()
+        await asyncio.gather(self._flight.close(), self._attended.close())
         refreshing = list(self._refreshing.values())
         for task in refreshing:
             task.cancel()
@@ -152,7 +157,7 @@ class CallPath:
         """Leads or joins an execution, and leaves it at the call's own deadline."""
         self._began(call)
         try:
-            async with asyncio.timeout(left_s(self._clock, call.deadline_ns)):
+            with Limit(self._attempts.limits, left_s(self._clock, call.deadline_ns)):
                 outcome = await self._share(call, execution)
         except TimeoutError:
             # Only our own deadline ends here: errors of the work are inside its outcome.
@@ -181,27 +186,30 @@ class CallPath:
     def _execution(self, call: Call, job: Job, identified: Identified | None) -> Execution:
         """The execution of this work that can be joined, else a new one."""
         parent = self._attempts.running(call.parent_id)
-        outer: Held = parent.held if parent is not None else frozenset()
-        found = self._flight.joinable(place(call, identified, outer))
-        if isinstance(found, Execution):
-            found.join(call.deadline_ns, call.priority)
-            return found
+        outer: Held = parent.held if parent is not None else _NOTHING
+        if identified is not None:  # else nobody can join
+            found = self._flight.joinable(place(call, identified, outer))
+            if isinstance(found, Execution):
+                found.join(call.deadline_ns, call.priority)
+                return found
         return Execution(self._execute, call, job, identified, outer)
 
     async def _share(self, call: Call, execution: Execution) -> Outcome:
         """The outcome of the execution, with a value of the caller's own."""
         while True:
-            outcome, joined = await self._flight.run(execution.place, execution)
+            outcome, joined = await self._done(execution)
             if execution.provisional:
                 self._attempts.taint(call)
             if execution.refresh and execution.call is call:
                 return outcome  # nobody waits for it
             if not joined:
+                if outcome.error is None:
+                    return outcome
                 return await self._fallbacks.answer(call, execution, outcome)
             refused = isinstance(outcome.error, BudgetExceededError) and not outcome.attempts
             if refused and (mine := self._attempts.refusal(call)) is not None:
                 return msgspec.structs.replace(outcome, error=mine)
-            if refused or execution.needless or self._cut_short(call, execution, outcome):
+            if refused or execution.needless or _cut_short(call, execution, outcome):
                 execution = self._execution(call, execution.job, execution.identified)
                 continue
             value = None
@@ -229,23 +237,17 @@ class CallPath:
             )
             return await self._fallbacks.answer(call, execution, shared)
 
+    def _done(self, execution: Execution) -> Awaitable[tuple[Outcome, bool]]:
+        """The outcome of the execution, once for all who wait for it; and whether it was joined."""
+        if execution.identified is None and execution.job.heeds:
+            return self._attended.run(execution)
+        return self._flight.run(execution.place, execution)
+
     def _joined(self, call: Call, outcome: Outcome) -> None:
         totals = self._cache.totals
         totals.joins += 1
         totals.saved_ns += outcome.saved_ns or outcome.execute_ns
         totals.saved_usd += call.plan.cost_usd if outcome.cost_usd is None else outcome.cost_usd
-
-    @staticmethod
-    def _cut_short(call: Call, execution: Execution, outcome: Outcome) -> bool:
-        """Whether the work ended for the deadline of who began it, and ours is later."""
-        theirs, ours = execution.call.deadline_ns, call.deadline_ns
-        return (
-            execution.job.trusted
-            and theirs is not None
-            and (ours is None or ours > theirs)
-            and outcome.error is not None
-            and outcome.error.category is Category.TIMEOUT
-        )
 
     async def _execute(self, execution: Execution) -> Outcome:
         """What the flight runs: once for all who wait, here and on other machines."""
@@ -387,6 +389,18 @@ class CallPath:
             except Exception:  # noqa: BLE001 (measuring must never change what is measured)
                 _log.warning("an observer failed on %s", call.name, exc_info=True)
         return outcome
+
+
+def _cut_short(call: Call, execution: Execution, outcome: Outcome) -> bool:
+    """Whether the work ended for the deadline of who began it, and ours is later."""
+    theirs, ours = execution.call.deadline_ns, call.deadline_ns
+    return (
+        execution.job.trusted
+        and theirs is not None
+        and (ours is None or ours > theirs)
+        and outcome.error is not None
+        and outcome.error.category is Category.TIMEOUT
+    )
 
 
 def _cost_usd(execution: Execution) -> float | None:

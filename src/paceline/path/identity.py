@@ -26,6 +26,8 @@ ANYTHING: Final = "*"
 """The tag of writes that do not say what they write; every read depends on it."""
 
 _log = logging.getLogger("paceline")
+# Asking an enum for a member takes longer than comparing with it.
+_WRITE: Final = EffectKind.WRITE
 
 
 def agent_tag(name: str) -> str:
@@ -80,7 +82,7 @@ class Identity:
 
     def ended(self, loop: asyncio.AbstractEventLoop, call: Call) -> None:
         """A synchronous agent has really ended, in its thread. If it wrote, that is only now over."""
-        if call.plan.effect.kind is not EffectKind.WRITE:
+        if call.plan.effect.kind is not _WRITE:
             return
         try:
             loop.call_soon_threadsafe(self.changed, call)
@@ -96,7 +98,7 @@ class Identity:
     def start(self, call: Call) -> Write | None:
         """To be told before a call runs, which may die in its course."""
         self._bump(call)
-        return self._write(call)
+        return self._write(call) if call.plan.world is not None else None
 
     def finish(
         self, call: Call, version: str, write: Write | None, value: object, *, ok: bool
@@ -121,7 +123,7 @@ class Identity:
 
     def _bump(self, call: Call) -> None:
         effect = call.plan.effect
-        if effect.kind is EffectKind.WRITE:
+        if effect.kind is _WRITE:
             self._generations.bump(effect.tags or (ANYTHING,))
 
     def _of_world(self, call: Call, version: str, tags: tuple[str, ...]) -> Identified | None:

@@ -1,6 +1,6 @@
 """What a call runs, and one execution of it in the making."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 import msgspec
@@ -50,7 +50,9 @@ class Job(msgspec.Struct, frozen=True):
     that of the threads it runs in. `trusted` is for what comes with Paceline: its errors say
     truthfully whether anything was started, and it keeps apart whose call it is. `hints` reads
     what a result says of its own caching. `circuit` leaves it alone while it keeps failing.
-    `dispatch` has it done by instances, in place of `execute`. `fallback` is what answers in turn
+    `dispatch` has it done by instances, in place of `execute`. `heeds` says that it ends soon once
+    it is cancelled, and sets no context variable: a call that nobody can join is then run in its
+    caller's own task, which saves half of what the path costs. `fallback` is what answers in turn
     if it fails; with `stale_if_error_s` it says how long results are kept for that, where the plan
     does not.
     """
@@ -65,6 +67,7 @@ class Job(msgspec.Struct, frozen=True):
     hints: Callable[[object], Hints] | None = None
     circuit: Circuit | None = None
     dispatch: Dispatch | None = None
+    heeds: bool = False
     fallback: tuple[Fallback, ...] = (STALE,)
     stale_if_error_s: float | None = None
 
@@ -81,8 +84,8 @@ class Execution:
         "attempts",
         "call",
         "deadline_ns",
+        "entered",
         "execute_ns",
-        "held",
         "identified",
         "instance",
         "job",
@@ -103,7 +106,7 @@ class Execution:
 
     def __init__(
         self,
-        run: "Callable[[Execution], Awaitable[Outcome]]",
+        run: "Callable[[Execution], Coroutine[Any, Any, Outcome]]",
         call: Call,
         job: Job,
         identified: Identified | None,
@@ -119,8 +122,8 @@ class Execution:
         self.identified = identified
         """What its result is kept under; None where it is not kept."""
         self.outer = outer
-        self.held = outer
-        """The same and, while it runs, the gates it has entered itself."""
+        self.entered: Sequence[Gate] = ()
+        """The gates it has entered itself, while it runs."""
         self.place: object = place(call, identified, outer)
         self.deadline_ns = call.deadline_ns
         """The latest of its callers' deadlines; None when one of them has none."""
@@ -147,8 +150,18 @@ class Execution:
         self.snapshot: Snapshot | None = None
         """The value at the moment it was made, for those who joined."""
 
-    async def __call__(self) -> Outcome:
-        return await self._run(self)
+    def __call__(self) -> Coroutine[Any, Any, Outcome]:
+        return self._run(self)
+
+    @property
+    def held(self) -> Held:
+        """The places that calls made in its course use: those around it and, while it runs, its own,
+        but for its thread, which they do not run in."""
+        if self.started_ns is None:
+            return self.outer
+        job = self.job
+        places = [gate for gate in self.entered if gate is not job.workers]
+        return self.outer.union(places, () if job.dispatch is None else (job.dispatch,))
 
     def copy(self) -> object:
         """The value for one who joined. Raises CodecError for one that cannot be copied."""
