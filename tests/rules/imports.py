@@ -24,14 +24,14 @@ def _layer(parts: str, *, together: bool) -> Layer:
 LAYERS = (
     _layer(
         "errors call tags clock codec config settings redaction database home breaker pricing usage "
-        "retry_after",
+        "retry_after messages resources hearing bounds session_settings served_models",
         together=True,
     ),
     _layer("cache metrics balance history predict", together=False),
-    _layer("agents hostexec instances models engine advise", together=False),
+    _layer("agents hostexec instances models tools engine advise", together=False),
     _layer("path state reporting roster", together=False),
-    _layer("results fleets", together=False),
-    _layer("runtime sync", together=True),
+    _layer("results fleets sessions", together=False),
+    _layer("runtime parts sync agent_engine", together=True),
     _layer("paceline", together=False),  # the package's own table of contents
     _layer("server integrations cli testing __main__", together=True),
 )
