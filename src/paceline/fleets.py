@@ -34,7 +34,8 @@ from paceline.errors import (
 from paceline.home import Home
 from paceline.instances.protocol import Target
 from paceline.instances.raised import raised
-from paceline.path.dispatch import FleetDispatch
+from paceline.path.dispatch import FleetDispatch, Nowhere
+from paceline.path.job import Dispatch
 from paceline.redaction import Redactor, Secret
 from paceline.settings import FleetSettings, InstanceSettings, Settings
 
@@ -43,6 +44,8 @@ __all__ = ["Fleets"]
 _NS: Final = 1_000_000_000
 _PROBE_S: Final = 5.0
 _LOOK_S: Final = 1.0
+_FLEET: Final = "fleet"
+"""The source of agents that are nothing but their instances."""
 
 
 class _Local(Protocol):
@@ -87,6 +90,8 @@ class Fleets:
         self._outliers: dict[str, Outliers] = {}
         self.troubles: list[tuple[str, ConfigError]] = []
         """Instances that cannot be used, and why."""
+        self._unusable: dict[str, ConfigError] = {}
+        """The first of them of each fleet."""
         self._stated: list[tuple[AgentInstance, Target, SlowStart]] = []
         self._is_open = False
         self._notice: Callable[[str, PacelineError], object] = _nothing
@@ -210,10 +215,12 @@ class Fleets:
             if fleet.instances and name not in there
         ]
 
-    def dispatch(self, spec: AgentSpec) -> FleetDispatch | None:
-        """How the calls of an agent are spread; None for one that has no instances."""
+    def dispatch(self, spec: AgentSpec) -> Dispatch | None:
+        """How the calls of an agent are spread; None for one that has no instances and does them
+        itself."""
         if spec.name not in self.balancer.instances:
-            return None
+            trouble = self._unusable.get(spec.name)
+            return Nowhere(spec.name, trouble) if trouble and spec.source == _FLEET else None
         balance = self._settings.balance
         fleet = self._settings.fleets.get(spec.name, FleetSettings())
         durations = Durations()
@@ -249,6 +256,7 @@ class Fleets:
                 target = self._target(wanted, rates)
             except ConfigError as exc:  # it costs this instance, and nobody else
                 self.troubles.append((f"instance {id_} of fleets.{name}", exc))
+                self._unusable.setdefault(name, exc)
                 continue
             instance = AgentInstance(
                 id_,
@@ -400,7 +408,7 @@ def _spec(name: str, fleet: FleetSettings) -> AgentSpec:
         ttl_s=fleet.cache_ttl_s,
         timeout_s=fleet.timeout_s,
         kind=Kind.MODEL if _models(fleet) else Kind.AGENT,
-        source="fleet",
+        source=_FLEET,
     )
 
 

@@ -121,7 +121,7 @@ async def test_messages_are_answered_by_a_message() -> None:
         completion(" look."),
         piece(0, "", **named),
         piece(0, '{"city":'),
-        piece(1, "{}", id="c2"),
+        piece(1, "", function={"name": "time", "arguments": "{}"}, id="c2"),
         piece(0, '"Oslo"}'),
         completion("", finish_reason="tool_calls"),
         DONE,

@@ -23,6 +23,7 @@ from paceline.balance.strategies import make
 from paceline.balance.strategies.loads import LeastLoaded
 from paceline.balance.strategy import Strategy
 from paceline.errors import (
+    AgentError,
     Category,
     InvalidInputError,
     OverloadedError,
@@ -349,6 +350,30 @@ def test_the_error_says_when_to_try_again() -> None:
     assert all(i.ejected == (i.id == "a") for i in fleet.instances.values())
     clock.advance(3)
     assert fleet.lease().instance.id == "b"
+
+
+def test_the_error_says_what_failed() -> None:
+    """That instances are left alone is said with what the first of them failed with, on one line and
+    in short; not with what the work itself raised, nor once it succeeded. (S0-60, S0-81)"""
+    clock, door = VirtualClock(), Door()
+    fleet = made(clock, one("a", guards=(door,)))
+
+    def refused_after(error: PacelineError | None) -> str:
+        door.opens = 0
+        fleet.instances["a"].changed()
+        fleet.lease().release(error)
+        door.opens = NEVER
+        fleet.instances["a"].changed()
+        return fleet.refused().message
+
+    plain = "no instance of ml can take it now: 1 circuit open"
+    assert refused_after(None) == plain
+    down = AgentError("instance a: answered\n500", category=Category.UNAVAILABLE)
+    assert refused_after(down) == f"{plain}; instance a: answered 500"
+    assert refused_after(AgentError("x" * 999, category=Category.NETWORK)).endswith("x…")
+    assert len(refused_after(AgentError("x" * 999, category=Category.NETWORK))) < 300
+    assert refused_after(AgentError("ValueError: ada's secret")) == plain
+    assert refused_after(down) != refused_after(None) == plain
 
 
 def test_what_is_shut_for_good_gives_hope_only_with_work_in_flight() -> None:

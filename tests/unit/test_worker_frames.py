@@ -26,17 +26,21 @@ from paceline.instances.frames import (
     failed,
     frame,
 )
+from paceline.resources import ResourceUsage
 
 NUMBERS = st.integers(0, 2**63 - 1)
 ORDERS = st.one_of(
-    st.builds(Run, NUMBERS, st.text(), st.binary()), st.builds(Cancel, NUMBERS), st.just(Ping())
+    st.builds(Run, NUMBERS, st.text(), st.binary(), st.booleans()),
+    st.builds(Cancel, NUMBERS),
+    st.just(Ping()),
 )
+USAGE = st.none() | st.builds(ResourceUsage, NUMBERS, NUMBERS, NUMBERS, st.none(), NUMBERS)
 ANSWERS = st.one_of(
     st.sampled_from([Ready(), Pong()]),
     st.builds(Unusable, st.text()),
-    st.builds(Done, NUMBERS, st.binary()),
+    st.builds(Done, NUMBERS, st.binary(), USAGE),
     st.builds(Used, NUMBERS, st.text(), st.builds(Tokens, NUMBERS), st.none() | st.floats(0, 1e9)),
-    st.builds(Failed, NUMBERS, st.text(), st.text(), st.sampled_from(Category), st.none()),
+    st.builds(Failed, NUMBERS, st.text(), st.text(), st.sampled_from(Category), st.none(), USAGE),
 )
 
 

@@ -22,6 +22,7 @@ ATTRIBUTES: Final = (
     "COST_USD",
     "DESCRIPTION",
     "EFFECT",
+    "EXAMPLES",
     "MAX_CONCURRENCY",
     "RESULT_HINTS",
     "SCOPE",
@@ -124,6 +125,17 @@ class Declared:
         except msgspec.ValidationError as exc:
             raise self.wrong(attribute, value, "a list of texts", '["network"]') from exc
         return tuple(sorted(words))
+
+    def examples(self) -> dict[str, str]:
+        """EXAMPLES: a mapping of texts to texts."""
+        value = self.get("EXAMPLES")
+        try:
+            return msgspec.convert({} if value is None else value, dict[str, str])
+        except msgspec.ValidationError as exc:
+            wanted = "a mapping of queries to what they are for"
+            raise self.wrong(
+                "EXAMPLES", value, wanted, '{"Oslo": "the weather in a city"}'
+            ) from exc
 
     def effect(self) -> Effect | None:
         """EFFECT: an Effect or the word for one."""

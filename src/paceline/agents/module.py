@@ -4,7 +4,7 @@ An agent is anything with `run(query, **context)`, sync or async; or else with a
 list of `tools`, whose first is what is run (each with `run`, `invoke`, or callable itself). It
 may declare DESCRIPTION, EFFECT ("pure", "read", "write" or an Effect), CACHEABLE, CACHE_TTL
 (seconds), STALE_WHILE_REVALIDATE and STALE_IF_ERROR (seconds), TTL_RULES, SCOPE, RESULT_HINTS,
-TIMEOUT (seconds), MAX_CONCURRENCY, CAPABILITIES, COST_USD and VERSION, and decide per call with
+TIMEOUT (seconds), MAX_CONCURRENCY, CAPABILITIES, EXAMPLES, COST_USD and VERSION, and decide per call with
 `plan(query, **context)`.
 
 What declares neither CACHEABLE nor EFFECT has unknown effects, and its results are not cached.
@@ -161,6 +161,7 @@ def _spec(name: str, where: str, declared: Declared, run: Entry, *, legacy: bool
         timeout_s=declared.seconds("TIMEOUT", zero=False),
         max_concurrency=declared.count("MAX_CONCURRENCY"),
         capabilities=declared.words("CAPABILITIES"),
+        examples=declared.examples(),
         stale_s=declared.seconds("STALE_WHILE_REVALIDATE", zero=True),
         stale_if_error_s=declared.seconds("STALE_IF_ERROR", zero=True),
         cost_usd=declared.price("COST_USD"),

@@ -57,6 +57,8 @@ class AgentSpec:
     timeout_s: float | None = None
     max_concurrency: int | None = None
     capabilities: tuple[str, ...] = ()
+    examples: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Queries that it understands, and what they are for."""
     stale_s: float | None = None
     stale_if_error_s: float | None = None
     cost_usd: float = 0.0

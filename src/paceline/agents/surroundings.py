@@ -20,6 +20,9 @@ from typing import Final, final
 
 __all__ = ["AGENT_MODULES", "Surroundings"]
 
+_EXECUTOR: Final = "asyncio_"
+"""How the threads of an event loop's executor are called."""
+
 AGENT_MODULES: Final = "paceline_agent_"
 """How the names of agents' own modules begin; versions that end meanwhile free theirs."""
 
@@ -72,7 +75,12 @@ class Surroundings:
         """What is different now, in words."""
         if _cwd() != self._cwd:
             yield "importing it changed the working directory of the process"
-        if started := sorted(t.name for t in threading.enumerate() if t not in self._threads):
+        # Those of an event loop's executor are started by whatever else goes on.
+        if started := sorted(
+            thread.name
+            for thread in threading.enumerate()
+            if thread not in self._threads and not thread.name.startswith(_EXECUTOR)
+        ):
             yield f"importing it started threads: {', '.join(started)}"
         if sys.path != self._search:
             yield "importing it changed sys.path"

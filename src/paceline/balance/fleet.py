@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, final
 
 from paceline.balance.circuit import counts
+from paceline.balance.failures import LastFailures
 from paceline.balance.instance import NEVER, AgentInstance
 from paceline.balance.lease import Lease
 from paceline.balance.request import ANYTHING, Needs, Request
@@ -76,6 +77,7 @@ class Fleet:
         self._acquire, self._release = self._lock.acquire, self._lock.release  # half the cost
         self._clock_ns = clock.monotonic_ns
         self._instances: dict[str, AgentInstance] = {}
+        self._failures = LastFailures()
         self._registered = 0
         self._turn = 0.0
         self._choose_by(strategy)
@@ -139,6 +141,7 @@ class Fleet:
                 raise UsageError(f"{self.name} has no instance {id}")
             instance.watcher, instance.term, instance.order = None, None, 0
             self._due.pop(instance, None)
+            self._failures.forget(instance)
             self._sort()
             self._strategy.left(instance)
             self._tell()
@@ -257,7 +260,7 @@ class Fleet:
             why = ", ".join(f"{n} {what.value.replace('_', ' ')}" for what, n in found.items())
         else:
             why = f"none of {len(self._instances)} has what is needed"
-        said = f"no instance of {self.name} can take it now: {why}"
+        said = f"no instance of {self.name} can take it now: {why}{self._failures.told(members)}"
         step = _STEPS.get(refusal.reason)
         if not self._instances:
             said, step = f"{self.name} has no instance any more", "Register one, with its target."
@@ -357,6 +360,7 @@ class Fleet:
         if not abandoned and (error is None or counts(error)):
             took_ns = lease.ended_ns - lease.started_ns
             instance.recent.append(took_ns if error is None else ~took_ns)
+        self._failures.note(lease)
         for guard, permit in lease.permits:
             guard.ended(permit, lease)
         if self._ended is not None and lease.term is instance.term:

@@ -65,6 +65,11 @@ class HostExecAgent:
         """`version` changes with everything that results depend on beside the command. `elsewhere`:
         the host decides by a policy of its own, which may allow what this one does not."""
         self.VERSION = version
+        self.EXAMPLES = {
+            rule.allow[0]: rule.about
+            for rule in policy.rules
+            if rule.about and rule.allow and rule.effect == "read" and (rule.program or elsewhere)
+        }
         self._host = host
         self._policy = policy
         self._workspace = workspace

@@ -47,6 +47,15 @@ class CommandResult(msgspec.Struct, frozen=True, kw_only=True):
         streams = (self.stdout.rstrip("\n"), self.stderr.rstrip("\n"))
         return "\n".join(text for text in streams if text)
 
+    def for_model(self) -> str:
+        """For models, which know the command: what it printed, and what is out of the ordinary."""
+        said = [self.output or "(no output)"]
+        if self.truncated:
+            said.append("(it printed more than is here)")
+        if not self.ok or self.exit_code != 0:
+            said.append(f"(exit code: {'none' if self.exit_code is None else self.exit_code})")
+        return "\n".join(said)
+
     def __str__(self) -> str:
         """For people: a line with its exit code, then its output."""
         code = "none" if self.exit_code is None else self.exit_code

@@ -5,24 +5,14 @@ from typing import Final, cast, final
 import msgspec
 
 from paceline.call import Tokens
+from paceline.instances.tool_calls import Piece, ToolCalls
+from paceline.messages import TextPart, UsePart
 
 __all__ = ["Completion"]
 
 _MOST: Final = 10**12
-_MOST_CALLS: Final = 1_000
 _TEXTS: Final = ("content", "refusal", "reasoning_content", "reasoning")
 """Fields of a message that come in pieces; the last two are those of servers with open models."""
-
-
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
 
 
 class _Message(msgspec.Struct):
@@ -30,7 +20,7 @@ class _Message(msgspec.Struct):
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: list[Piece] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -82,10 +72,11 @@ class Completion:
         self.tokens: Tokens | None = None
         self.error = b""
         self._texts: dict[str, list[str]] = {}
-        self._calls: dict[int, _Call] = {}
+        self._calls = ToolCalls()
 
-    def add(self, data: bytes) -> None:
-        """Adds a chunk of a stream, or all of an answer that is none.
+    def add(self, data: bytes) -> "list[TextPart | UsePart]":
+        """Adds a chunk of a stream, or all of an answer that is none. Returns what it brought: more
+        of the text, and each tool use whose arguments are complete now.
 
         Raises ValueError for what is not of this form.
         """
@@ -95,11 +86,24 @@ class Completion:
             raise ValueError("not a part of a completion") from exc
         if bytes(part.error) not in _NO_ERROR:
             self.error = bytes(data)
+        told: list[TextPart | UsePart] = []
         for choice in part.choices or ():
             if choice.index == 0:  # one is asked for
-                self._add(choice)
+                told += self._add(choice)
         if part.usage is not None:
             self.tokens = _tokens(part.usage)
+        return told
+
+    def end(self) -> "list[TextPart | UsePart]":
+        """No more is added. Returns what was not told yet: the tool uses that never closed, as they
+        are, and of a refusal its text.
+
+        Raises ValueError for a tool use that cannot be one.
+        """
+        told: list[TextPart | UsePart] = [UsePart(use) for use in self._calls.complete(ended=True)]
+        if not self.text and self.refusal:
+            told.insert(0, TextPart(self.refusal))
+        return told
 
     @property
     def text(self) -> str | None:
@@ -117,11 +121,14 @@ class Completion:
         return not (self.text or self.refusal or self._calls)
 
     def message(self) -> dict[str, object]:
-        """It as the message that it is, with its `finish_reason`."""
+        """It as the message that it is, with its `finish_reason`.
+
+        Raises ValueError for a tool use that cannot be one.
+        """
         told: dict[str, object] = {"role": "assistant", "content": self.text}
         told |= {name: self._text(name) for name in _TEXTS[1:] if name in self._texts}
         if self._calls:
-            told["tool_calls"] = [self._calls[index].told() for index in sorted(self._calls)]
+            told["tool_calls"] = self._calls.message()
         told["finish_reason"] = self.finish_reason
         return told
 
@@ -129,7 +136,8 @@ class Completion:
         pieces = self._texts.get(name)
         return None if pieces is None else "".join(pieces)
 
-    def _add(self, choice: _Choice) -> None:
+    def _add(self, choice: _Choice) -> "list[TextPart | UsePart]":
+        told: list[TextPart | UsePart] = []
         message = choice.delta or choice.message
         if message is not None:
             for name in _TEXTS:
@@ -137,36 +145,19 @@ class Completion:
                 if piece is not None:
                     self._texts.setdefault(name, []).append(piece)
                     self.begun = self.begun or bool(piece)
-            for place, call in enumerate(message.tool_calls or ()):
-                self._call(place if call.index is None else call.index, call)
+            if message.content:
+                told.append(TextPart(message.content))
+            if message.tool_calls:
+                told += self._called(message.tool_calls)
         if choice.finish_reason:
             self.finish_reason = choice.finish_reason
+        return told
 
-    def _call(self, index: int, piece: _ToolCall) -> None:
-        if len(self._calls) >= _MOST_CALLS and index not in self._calls:
-            raise ValueError("more tool calls than make sense")
+    def _called(self, pieces: list[Piece]) -> list[UsePart]:
         self.begun = True
-        call = self._calls.setdefault(index, _Call())
-        call.id = piece.id or call.id
-        if piece.function is not None:
-            call.name = piece.function.name or call.name
-            call.arguments.append(piece.function.arguments or "")
-
-
-@final
-class _Call:
-    """One tool that the model wants called."""
-
-    __slots__ = ("arguments", "id", "name")
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
-
-    def told(self) -> dict[str, object]:
-        function = {"name": self.name, "arguments": "".join(self.arguments)}
-        return {"id": self.id, "type": "function", "function": function}
+        for place, piece in enumerate(pieces):
+            self._calls.add(place, piece)
+        return [UsePart(use) for use in self._calls.complete()]
 
 
 def _tokens(usage: _Usage) -> Tokens:

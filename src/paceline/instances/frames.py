@@ -11,6 +11,7 @@ import msgspec
 
 from paceline.call import Tokens
 from paceline.errors import AgentError, Category, PacelineError
+from paceline.resources import ResourceUsage
 
 __all__ = [
     "MOST_ARGUMENTS",
@@ -41,11 +42,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Run(msgspec.Struct, frozen=True, tag=True):
-    """Run the function with these arguments; `id` names this run."""
+    """Run the function with these arguments; `id` names this run. `by_name`: it has no query, and
+    takes the arguments as its annotations have them."""
 
     id: int
     name: str
     arguments: bytes
+    by_name: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
@@ -82,10 +85,12 @@ class Used(msgspec.Struct, frozen=True, tag=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """The run is over; this is its value."""
+    """The run is over; this is its value. `usage` is what the process took meanwhile, if it was
+    run by name and nothing else ran."""
 
     id: int
     value: bytes
+    usage: ResourceUsage | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -96,6 +101,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     next_step: str
     category: Category
     retry_after_s: float | None = None
+    usage: ResourceUsage | None = None
 
     def error(self) -> PacelineError:
         """What is raised for it."""

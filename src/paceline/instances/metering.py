@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 __all__ = ["used"]
 
 
-def used(lease: "Lease", model: str, tokens: Tokens, cost_usd: float | None = None) -> None:
+def used(lease: "Lease | None", model: str, tokens: Tokens, cost_usd: float | None = None) -> None:
     """Notes what a call of `model` used, and cost where the answer says that."""
-    lease.used(tokens)
+    if lease is not None:
+        lease.used(tokens)
     report_usage(
         model,
         input=tokens.input,

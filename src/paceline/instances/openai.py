@@ -1,6 +1,8 @@
 """A model behind a server that speaks OpenAI's chat completions."""
 
 import asyncio
+import functools
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, final
@@ -10,6 +12,7 @@ import msgspec
 from paceline.call import Call
 from paceline.clock import Clock
 from paceline.errors import AgentError, CallTimeoutError, Category, InvalidInputError, PacelineError
+from paceline.hearing import speaking
 from paceline.instances.address import below
 from paceline.instances.completion import Completion
 from paceline.instances.endpoint import Answer, Endpoint
@@ -19,6 +22,7 @@ from paceline.instances.metering import used
 from paceline.instances.prompts import messages_of
 from paceline.instances.raised import at_instance
 from paceline.instances.refusals import category_of, status_of
+from paceline.messages import Hear, Part
 from paceline.redaction import Secret
 
 if TYPE_CHECKING:
@@ -102,13 +106,26 @@ class OpenAITarget:
         await self._endpoint.close()
 
     async def execute(self, call: Call, lease: "Lease") -> object:
-        """The model's answer. Raises PacelineError."""
+        """The model's answer. Raises PacelineError. Whoever listens hears its parts as they come."""
         with at_instance(lease):
             return await self._execute(call, lease)
 
     async def _execute(self, call: Call, lease: "Lease") -> object:
         limit_s = left_s(call, self._clock, self._timeout_s)
         body = self._body(call)
+        with speaking() as hear:
+            completion = await self._complete(body, limit_s, lease, hear)
+            self._tell(completion.end, hear)
+            return self._value(call, completion)
+
+    async def probe(self) -> None:
+        """Asks for its list of models, which costs nothing. Raises PacelineError if it is not there."""
+        (await self._endpoint.ask("GET", below(self._endpoint.url, "models"), PROBE_S)).close()
+
+    async def _complete(
+        self, body: bytes, limit_s: float, lease: "Lease", hear: Hear
+    ) -> Completion:
+        """All that is answered to a request."""
         completion = Completion()
         patience = asyncio.timeout(self._first_token_s)
         try:
@@ -122,18 +139,14 @@ class OpenAITarget:
                     lease=lease,
                 )
                 with closing(answer):
-                    await self._read(answer, completion, lease, patience)
+                    await self._read(answer, completion, lease, patience, hear)
         except TimeoutError as exc:
             if not completion.finish_reason:  # else only the end of the connection's answer is late
                 raise self._silent(completion) from exc
         finally:
             if completion.tokens is not None:
                 used(lease, self._model, completion.tokens)
-        return self._value(call, completion)
-
-    async def probe(self) -> None:
-        """Asks for its list of models, which costs nothing. Raises PacelineError if it is not there."""
-        (await self._endpoint.ask("GET", below(self._endpoint.url, "models"), PROBE_S)).close()
+        return completion
 
     def _body(self, call: Call) -> bytes:
         """The request. Raises InvalidInputError for a call that cannot be made one."""
@@ -160,21 +173,31 @@ class OpenAITarget:
             ) from exc
 
     async def _read(
-        self, answer: Answer, completion: Completion, lease: "Lease", patience: asyncio.Timeout
+        self,
+        answer: Answer,
+        completion: Completion,
+        lease: "Lease",
+        patience: asyncio.Timeout,
+        hear: Hear,
     ) -> None:
         """Reads an answer to its end. Raises PacelineError where it has none, or none of sense."""
         if answer.kind == "application/json":  # it does not stream
-            self._add(completion, await answer.body())
+            self._add(completion, await answer.body(), hear)
             lease.first_token()
         elif answer.kind == "text/event-stream":
-            await self._stream(answer, completion, lease, patience)
+            await self._stream(answer, completion, lease, patience, hear)
         else:
             raise self._endpoint.useless("answered with something that is no completion")
         if not completion.finish_reason:
             raise self._endpoint.unfinished()
 
     async def _stream(
-        self, answer: Answer, completion: Completion, lease: "Lease", patience: asyncio.Timeout
+        self,
+        answer: Answer,
+        completion: Completion,
+        lease: "Lease",
+        patience: asyncio.Timeout,
+        hear: Hear,
     ) -> None:
         events, loop = Events(), asyncio.get_running_loop()
         async for chunk in answer.chunks():
@@ -184,22 +207,29 @@ class OpenAITarget:
                     patience.reschedule(loop.time() + _TAIL_S)
                     await answer.drain()
                     return
-                self._add(completion, event)
+                self._add(completion, event, hear)
                 if completion.begun:
                     lease.first_token()
                     patience.reschedule(loop.time() + self._stall_s)
 
-    def _add(self, completion: Completion, data: bytes) -> None:
-        failure: PacelineError | None = None
-        try:
-            completion.add(data)
-        except ValueError:
-            failure = self._endpoint.useless("answered with something that is no completion")
+    def _add(self, completion: Completion, data: bytes, hear: Hear) -> None:
+        self._tell(functools.partial(completion.add, data), hear)
         if completion.error:
             status = status_of(completion.error)
-            failure = self._endpoint.refusal(status, completion.error, started=True)
+            raise self._endpoint.refusal(status, completion.error, started=True)
+
+    def _tell(self, more: Callable[[], Sequence[Part]], hear: Hear) -> None:
+        """Has the parts heard that there are more of. Raises AgentError where it makes no sense."""
+        failure: PacelineError | None = None
+        parts: Sequence[Part] = ()
+        try:
+            parts = more()
+        except ValueError:
+            failure = self._endpoint.useless("answered with something that is no completion")
         if failure is not None:
             raise failure
+        for part in parts:
+            hear(part)
 
     def _silent(self, completion: Completion) -> PacelineError:
         who = self._endpoint.who

@@ -22,6 +22,7 @@ from paceline.errors import (
 from paceline.instances.arguments import query_and_context
 from paceline.instances.frames import MOST_ARGUMENTS
 from paceline.instances.limits import PROBE_S, late, left_s
+from paceline.instances.named import lowered
 from paceline.instances.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -145,6 +146,25 @@ class Worker:
         lease.first_token()
         return value
 
+    async def call(self, name: str, arguments: Mapping[str, object]) -> object:
+        """The value of `function(**arguments)`, for a call of `name`.
+
+        Arguments are made into what the function's annotations say; a value that is no plain data
+        comes as the plain data it is made of. Time limits are the caller's. What the run took is
+        added to `paceline.resources.current_resources`, unless something else ran meanwhile.
+        Raises PacelineError.
+        """
+        try:
+            plain = lowered(dict(arguments))
+        except CodecError as exc:
+            raise _unsendable(name, exc) from exc
+        process = await self._ready()
+        return await process.run(name, _encoded(name, plain), None, by_name=True)
+
+    async def settled(self) -> None:
+        """Until nothing runs any more that nobody waits for, and what had to be killed is gone."""
+        await asyncio.gather(*(process.settled() for process in tuple(self._watches)))
+
     async def probe(self) -> None:
         """Starts the process if there is none, and sees whether it answers. Raises PacelineError."""
         process = await self._ready()
@@ -216,15 +236,23 @@ def _look(started: asyncio.Task[WorkerProcess]) -> None:
 def _arguments(call: Call) -> bytes:
     """The arguments of a call as they are sent. Raises InvalidInputError if they cannot be."""
     query, context = query_and_context(call)
+    return _encoded(call.name, {"query": query, **context})
+
+
+def _encoded(name: str, plain: object) -> bytes:
     try:
-        arguments = encode({"query": query, **context})
+        arguments = encode(plain)
     except CodecError as exc:
-        raise InvalidInputError(
-            f"an argument of {call.name} cannot be sent to another process: {exc}",
-            next_step="Pass plain data (text, numbers, lists, dicts, dates).",
-        ) from exc
+        raise _unsendable(name, exc) from exc
     if len(arguments) > MOST_ARGUMENTS:
         raise InvalidInputError(
-            f"the arguments of {call.name} have {len(arguments)} bytes, more than {MOST_ARGUMENTS}"
+            f"the arguments of {name} have {len(arguments)} bytes, more than {MOST_ARGUMENTS}"
         )
     return arguments
+
+
+def _unsendable(name: str, exc: CodecError) -> InvalidInputError:
+    return InvalidInputError(
+        f"an argument of {name} cannot be sent to another process: {exc}",
+        next_step="Pass plain data (text, numbers, lists, dicts, dates).",
+    )

@@ -7,6 +7,7 @@ whatever the function is doing.
 
 import asyncio
 import contextvars
+import functools
 import importlib
 import inspect
 import os
@@ -18,13 +19,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, cast, final
 
+import msgspec
+
 from paceline.call import Tokens
+from paceline.clock import SystemClock
 from paceline.codec import decode, encode
 from paceline.errors import AgentError, Category, CodecError
 from paceline.instances.frames import (
     Answer,
     Cancel,
     Done,
+    Failed,
     Frames,
     Order,
     Ping,
@@ -36,6 +41,8 @@ from paceline.instances.frames import (
     failed,
     frame,
 )
+from paceline.instances.named import lowered, types_of
+from paceline.instances.process_usage import ProcessMeasure
 from paceline.instances.raised import raised
 from paceline.usage import Meter, Metering, Spent, metered
 
@@ -66,6 +73,9 @@ class _Worker:
         self._is_async = inspect.iscoroutinefunction(function)
         self._answers = answers
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._begun = 0
+        self._clock = SystemClock()
+        self._types = types_of(function)
 
     def take(self, order: Order) -> None:
         """On the event loop."""
@@ -76,6 +86,7 @@ class _Worker:
             if task is not None:
                 task.cancel()
         else:
+            self._begun += 1
             self._running[order.id] = asyncio.create_task(self._run(order))
 
     async def end(self) -> None:
@@ -88,10 +99,14 @@ class _Worker:
         def used(model: str, spent: Spent) -> None:
             self._answers.send(Used(order.id, model, spent.tokens, spent.cost_usd))
 
+        begun = self._begun
+        alone = order.by_name and len(self._running) == 1
+        measure = ProcessMeasure(self._clock) if alone else None
+        answer: Done | Failed
         try:
             with metered(Meter(cast("Metering", _Unpriced()), used)):
                 value = await self._value(order)
-            answer: Answer = Done(order.id, encode(value))
+            answer = Done(order.id, encode(lowered(value) if order.by_name else value))
         except CodecError as exc:
             answer = failed(order.id, exc)
         except asyncio.CancelledError:
@@ -101,24 +116,32 @@ class _Worker:
             answer = failed(order.id, raised(order.name, exc))
         finally:
             self._running.pop(order.id, None)
+        if measure is not None and begun == self._begun:  # nothing else ran
+            answer = msgspec.structs.replace(answer, usage=measure.usage())
         self._answers.send(answer)
 
     async def _value(self, order: Run) -> object:
         context = cast("dict[str, Any]", decode(order.arguments))
-        query = context.pop("query")
-        if self._is_async:
-            value = self._function(query, **context)
+        if order.by_name:
+            call = functools.partial(self._function, **self._as_annotated(context))
         else:
-            value = await self._in_thread(query, context)
+            call = functools.partial(self._function, context.pop("query"), **context)
+        value = call() if self._is_async else await self._in_thread(call)
         return await value if inspect.isawaitable(value) else value
 
-    async def _in_thread(self, query: object, context: dict[str, Any]) -> object:
+    def _as_annotated(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: msgspec.convert(value, self._types[name]) if name in self._types else value
+            for name, value in arguments.items()
+        }
+
+    async def _in_thread(self, call: Callable[[], object]) -> object:
         """In a thread, which cannot be stopped: cancelled, it is over when the function is."""
 
         def run() -> tuple[object, BaseException | None]:
             # Carried as a value: a future takes no StopIteration, and SystemExit ends a loop.
             try:
-                return self._function(query, **context), None
+                return call(), None
             except BaseException as exc:  # noqa: BLE001 (as above)
                 return None, exc
 

@@ -28,6 +28,7 @@ from paceline.instances.frames import (
     frame,
 )
 from paceline.instances.metering import used
+from paceline.resources import current_resources
 
 if TYPE_CHECKING:
     from paceline.balance.lease import Lease
@@ -42,14 +43,16 @@ _MAIN: Final = "paceline.instances.worker_main"
 class _Running:
     """A run that somebody waits for, or waited for."""
 
-    __slots__ = ("context", "lease", "outcome", "patience", "wanted")
+    __slots__ = ("context", "lease", "outcome", "over", "patience", "wanted")
 
-    def __init__(self, lease: "Lease") -> None:
+    def __init__(self, lease: "Lease | None") -> None:
         self.lease = lease
         self.context = contextvars.copy_context()
         """Of who asked: what it uses is charged there, though another task hears of it."""
         self.outcome: asyncio.Future[Done | Failed | PacelineError]
         self.outcome = asyncio.get_running_loop().create_future()
+        self.over = asyncio.Event()
+        """Set when it has really ended."""
         self.wanted = True
         self.patience: asyncio.TimerHandle | None = None
 
@@ -127,11 +130,14 @@ class WorkerProcess:
         if error is not None:
             raise error
 
-    async def run(self, name: str, arguments: bytes, lease: "Lease") -> object:
+    async def run(
+        self, name: str, arguments: bytes, lease: "Lease | None", *, by_name: bool = False
+    ) -> object:
         """The function's value. Raises PacelineError. Cancelled, it cancels the run, and has what
-        does not end killed; it does not wait for that."""
+        does not end killed; it does not wait for that. What the run took is added to
+        `current_resources` of who asked."""
         number, running = next(self._numbers), _Running(lease)
-        self._send(Run(number, name, arguments))
+        self._send(Run(number, name, arguments, by_name))
         self._running[number] = running
         try:
             outcome = await running.outcome
@@ -147,6 +153,14 @@ class WorkerProcess:
         except CodecError as exc:
             exc.may_have_started = True
             raise
+
+    async def settled(self) -> None:
+        """Until all runs have ended, also those that nobody waits for, and the process, if it is to
+        have no others."""
+        while self._running:
+            await next(iter(self._running.values())).over.wait()
+        if self.spent:
+            await asyncio.shield(self.ended)
 
     async def ping(self, limit_s: float) -> bool:
         """Whether it answers."""
@@ -245,6 +259,7 @@ class WorkerProcess:
         else:
             running = self._running.pop(answer.id, None)
             if running is not None:
+                running.context.run(_charge, answer)
                 _end(running, answer)
             self._kill_if_unwanted()
 
@@ -267,8 +282,16 @@ class WorkerProcess:
 def _end(running: _Running, outcome: Done | Failed | PacelineError) -> None:
     if running.patience is not None:
         running.patience.cancel()
+    running.over.set()
     if not running.outcome.done():
         running.outcome.set_result(outcome)
+
+
+def _charge(answer: Done | Failed) -> None:
+    """In the context of who asked."""
+    resources = current_resources.get()
+    if resources is not None and answer.usage is not None:
+        resources.add(answer.usage)
 
 
 def _unusable(answer: Unusable) -> PacelineError:

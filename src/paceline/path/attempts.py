@@ -79,6 +79,7 @@ class Attempts:
         call = execution.call
         execution.meter = self._paying.meter(call)
         refused = 0
+        failed: PacelineError | None = None
         while True:
             before = execution.attempts
             value, error = await self._attempt(execution)
@@ -86,7 +87,8 @@ class Attempts:
                 return value, None
             executed = execution.attempts > before
             refused += not executed
-            pause_s = self._retry.pause_s(
+            failed = error if executed else failed
+            pause_s = (execution.job.retry or self._retry).pause_s(
                 error,
                 call.plan.effect,
                 attempt=execution.attempts + refused,
@@ -96,7 +98,8 @@ class Attempts:
             if pause_s is None and executed and execution.job.dispatch is not None:
                 pause_s = 0.0 if execution.job.dispatch.elsewhere(execution, error) else None
             if pause_s is None or (executed and not self._budget.spend()):
-                return None, error
+                # That it was left alone in the end says less than why.
+                return None, failed or error
             _log.info("%s failed (%s), next try in %.2f s", call.name, error.category, pause_s)
             await asyncio.sleep(pause_s)
 

@@ -112,6 +112,10 @@ class CallPath:
         """The outcome of a call that cannot be run at all; observed like every other."""
         return self._observe(call, Outcome(call.id, call.name, Source.EXECUTED, error=error))
 
+    def observe(self, call: Call, outcome: Outcome) -> None:
+        """Has something observed that is like a call, and took no path of its own."""
+        self._observe(call, outcome)
+
     def running(self, call: Call) -> Execution | None:
         """The execution in whose course this call was shown to an agent, while it lasts."""
         return self._attempts.running(call.id)

@@ -40,6 +40,11 @@ class Calls:
             return caller
         return Caller(session=self._session, tenant=caller.tenant)
 
+    def next_id(self) -> str:
+        """An id that no other call has."""
+        self._made += 1
+        return f"{self._session}-{self._made}"
+
     def make(
         self,
         spec: AgentSpec,
@@ -57,8 +62,7 @@ class Calls:
         except PacelineError as exc:
             plan, error = Plan(), exc
         parent, around = current_call.get(), current_span.get()
-        self._made += 1
-        call_id = f"{self._session}-{self._made}"
+        call_id = self.next_id()
         call = Call(
             call_id,
             spec.kind,

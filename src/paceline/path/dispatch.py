@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Sequence
-from typing import Final, Protocol, final
+from typing import Final, NoReturn, Protocol, final
 
 import msgspec
 
@@ -20,6 +20,7 @@ from paceline.errors import (
     BudgetExceededError,
     CallCancelledError,
     Category,
+    ConfigError,
     OverloadedError,
     PacelineError,
 )
@@ -28,7 +29,7 @@ from paceline.path.job import Execution
 from paceline.path.losers import Losers
 from paceline.path.permit import unused
 
-__all__ = ["FleetDispatch", "Target"]
+__all__ = ["FleetDispatch", "Nowhere", "Target"]
 
 _NS: Final = 1_000_000_000
 _MOST: Final = 0.95
@@ -258,6 +259,41 @@ class FleetDispatch:
         finally:
             if not lease.ended_ns:  # it may have expired
                 lease.release(error, abandoned=isinstance(error, CallCancelledError))
+
+
+@final
+class Nowhere:
+    """In place of a FleetDispatch where no instance of an agent can be used: refuses its calls."""
+
+    __slots__ = ("_name", "_trouble")
+
+    def __init__(self, name: str, trouble: ConfigError) -> None:
+        """`trouble` is what is wrong with an instance of the agent."""
+        self._name = name
+        self._trouble = trouble
+
+    async def enter(self, execution: Execution, gates: Sequence[Gate]) -> NoReturn:  # noqa: ARG002 (a Dispatch's)
+        """Raises ConfigError, as trouble of the agent and not of the request: another agent or model
+        may be asked instead."""
+        raise ConfigError(
+            f"{self._name} cannot be asked: {self._trouble.message}",
+            next_step=self._trouble.next_step,
+            category=Category.EXECUTION,
+        )
+
+    def elsewhere(self, execution: Execution, error: PacelineError) -> bool:  # noqa: ARG002 (as above)
+        """No."""
+        return False
+
+    async def execute(
+        self,
+        call: Call,  # noqa: ARG002 (as above)
+        execution: Execution,  # noqa: ARG002
+        lease: Lease,  # noqa: ARG002
+        limit_s: float,  # noqa: ARG002
+    ) -> NoReturn:
+        """Never happens: nothing enters."""
+        raise self._trouble
 
 
 async def _first_to_succeed(

@@ -9,6 +9,7 @@ from paceline.balance.circuit import Circuit
 from paceline.balance.fallback import STALE, Fallback
 from paceline.balance.gate import Gate, Ticket
 from paceline.balance.lease import Lease
+from paceline.balance.retry import RetryPolicy
 from paceline.cache.hints import Hints
 from paceline.call import Call, Outcome, Priority
 from paceline.errors import CodecError, PacelineError
@@ -50,6 +51,7 @@ class Job(msgspec.Struct, frozen=True):
     that of the threads it runs in. `trusted` is for what comes with Paceline: its errors say
     truthfully whether anything was started, and it keeps apart whose call it is. `hints` reads
     what a result says of its own caching. `circuit` leaves it alone while it keeps failing.
+    `retry` is when to try again, if not as all do.
     `dispatch` has it done by instances, in place of `execute`. `heeds` says that it ends soon once
     it is cancelled, and sets no context variable: a call that nobody can join is then run in its
     caller's own task, which saves half of what the path costs. `fallback` is what answers in turn
@@ -69,6 +71,7 @@ class Job(msgspec.Struct, frozen=True):
     dispatch: Dispatch | None = None
     heeds: bool = False
     fallback: tuple[Fallback, ...] = (STALE,)
+    retry: RetryPolicy | None = None
     stale_if_error_s: float | None = None
 
 

@@ -27,6 +27,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     argv: Annotated[tuple[Text, ...], Meta(min_length=1)]
     """The words that its commands begin with, the program's name first."""
     about: str = ""
+    """What comes of it, in a few words. Models choose by it, and are not told of rules without."""
     exe: tuple[Text, ...] = ()
     """Absolute paths of the program; the first that is there is run. Empty: the name of the
     program in the system's directories."""
