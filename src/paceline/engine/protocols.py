@@ -1,0 +1,81 @@
+"""What a session needs of others: models to ask, tools to run, and a journal to go on from."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from paceline.call import Effect, Outcome, Priority
+from paceline.engine.states import ExecutionContext
+from paceline.messages import Hear, ModelRequest, ToolDefinition, ToolUse
+
+__all__ = ["Models", "Preparation", "Tools"]
+
+
+class Preparation(msgspec.Struct, frozen=True):
+    """A tool use that can be run: its arguments are those the tool takes.
+
+    `arguments` are values by name; `key` is the same for calls that ask the same thing of the same
+    tool; `effect` is that of this very call, `timeout_s` the limit of one execution, None for the
+    default; `approval` says that a person has to agree first. `question` is what the user is asked
+    where the tool is a question; it is not run then. `cost_usd` is what an execution costs, if its
+    outcome does not say.
+    """
+
+    use: ToolUse
+    arguments: dict[str, object]
+    key: str
+    effect: Effect
+    timeout_s: float | None = None
+    approval: bool = False
+    question: str | None = None
+    cost_usd: float = 0.0
+
+
+class Tools(Protocol):
+    """The tools of a session, each run on the one call path."""
+
+    def definitions(self) -> tuple[ToolDefinition, ...]:
+        """All that the model may use; the same object until they change."""
+        ...
+
+    def prepare(self, use: ToolUse) -> Preparation:
+        """The use, checked. Raises InvalidInputError for arguments that are not JSON or not those
+        of the tool, saying which; UnknownAgentError with the nearest names. Runs nothing."""
+        ...
+
+    async def run(
+        self,
+        preparation: Preparation,
+        context: ExecutionContext,
+        *,
+        priority: Priority,
+        timeout_s: float | None,
+    ) -> Outcome:
+        """Runs it, within so many seconds; what fails is in the outcome. Retries are made there, as
+        the effect allows. Cancelled, it stops what it started. `value` is what the tool returned."""
+        ...
+
+    def text(self, outcome: Outcome) -> str:
+        """The value of a successful outcome as the model is told it, bounded in length."""
+        ...
+
+
+class Models(Protocol):
+    """The model of a session, asked on the one call path."""
+
+    async def ask(
+        self,
+        request: ModelRequest,
+        context: ExecutionContext,
+        *,
+        hear: Hear | None,
+        timeout_s: float | None,
+    ) -> Outcome:
+        """What came of it; the value of a successful one is a ModelReply. `hear` is told the parts
+        as they come, and all of what is served again at once."""
+        ...
+
+    def fallbacks(self) -> Sequence[str]:
+        """The models that are asked in turn when the first cannot answer; names, for people."""
+        ...

@@ -1,0 +1,141 @@
+"""What goes wrong in one turn: to the state ERROR with it, and back from there where that helps."""
+
+import asyncio
+import logging
+from typing import Final, final
+
+from paceline.engine.limits import TurnBudget
+from paceline.engine.recovery import (
+    Degrade,
+    GiveUp,
+    Recovery,
+    Retry,
+    left_alone,
+    recovery,
+    trigger_of,
+    trouble_of,
+)
+from paceline.engine.scene import Means, Scene
+from paceline.engine.states import (
+    AgentState,
+    ToolCall,
+    ToolStatus,
+    TransitionTrigger,
+    Trouble,
+)
+from paceline.errors import Category, PacelineError
+
+__all__ = ["Troubles"]
+
+_log = logging.getLogger("paceline")
+
+_MIB: Final = 1024**2
+_T = TransitionTrigger
+
+
+@final
+class Troubles:
+    """The troubles of one turn, counted by kind, and what is done about each."""
+
+    __slots__ = ("_budget", "_cause", "_means", "_scene", "_tools_failed", "_tries", "_turn_id")
+
+    def __init__(self, means: Means, scene: Scene, budget: TurnBudget, turn_id: str) -> None:
+        self._means = means
+        self._scene = scene
+        self._budget = budget
+        self._turn_id = turn_id
+        self._tries: dict[TransitionTrigger, int] = {}
+        self._tools_failed = 0
+        self._cause: PacelineError | None = None
+        """What the model failed with last, when it was really asked."""
+
+    def look_at_memory(self, used_bytes: int) -> None:
+        """Between steps: gives back and does less while the process takes too much. It ends no turn,
+        as what one turn holds is the least of it."""
+        limit_mb = self._scene.limits.max_memory_mb
+        share = used_bytes / (limit_mb * _MIB)
+        self._means.pipeline.observe_memory(share)
+        if share < 1:
+            return
+        trouble = Trouble(
+            Category.EXHAUSTED,
+            f"the process takes {used_bytes // _MIB} MiB, of {limit_mb} MiB",
+            retryable=True,
+            origin=self._scene.machine.state,
+            attempt=self._attempt(_T.RESOURCE_LIMIT),
+        )
+        if isinstance(self._decide(trouble, None), Degrade):
+            self._fail(_T.RESOURCE_LIMIT, trouble)
+            self._degrade()
+            self._recovered()
+
+    async def model_failed(self, error: PacelineError) -> None:
+        """Does what is needed before the model can be asked again, which may be to wait; raises the
+        error if that makes no sense. In place of one that only says that the model is left alone it
+        is the one before, which says why."""
+        trigger = trigger_of(error.category)
+        trouble = trouble_of(error, self._scene.machine.state, self._attempt(trigger))
+        self._fail(trigger, trouble)
+        step = self._decide(trouble, error.retry_after_s)
+        if not left_alone(error):
+            self._cause = error
+        if not isinstance(step, Retry):
+            _log.warning("Given up: %s", step.why if isinstance(step, GiveUp) else error.message)
+            raise self._cause or error
+        if trigger is _T.RATE_LIMIT:
+            _log.warning("Recovering from rate limit")
+        if step.after_s > 0:
+            await asyncio.sleep(step.after_s)
+        self._recovered()
+
+    def tool_failed(self, call: ToolCall) -> None:
+        """A tool failed or timed out, and only it has ended; the model is told, and the turn goes
+        on."""
+        self._tools_failed += 1
+        trigger = _T.TOOL_FAILURE
+        if call.status is ToolStatus.TIMED_OUT:
+            trigger = _T.TIMEOUT
+            _log.warning("Recovering from tool timeout")
+        trouble = Trouble(
+            call.category or Category.EXECUTION,
+            call.error,
+            retryable=False,
+            origin=self._scene.machine.state,
+            attempt=self._tools_failed,
+        )
+        self._fail(trigger, trouble)
+        self._recovered()
+
+    def give_up(self, error: PacelineError) -> None:
+        """The error ends the turn: to ERROR, if it is not there."""
+        state = self._scene.machine.state
+        if state is not AgentState.ERROR:
+            trigger = trigger_of(error.category)
+            self._fail(trigger, trouble_of(error, state, self._attempt(trigger)))
+
+    def _attempt(self, trigger: TransitionTrigger) -> int:
+        tries = self._tries[trigger] = self._tries.get(trigger, 0) + 1
+        return tries
+
+    def _decide(self, trouble: Trouble, retry_after_s: float | None) -> Recovery:
+        return recovery(
+            trouble,
+            most=self._scene.limits.max_recoveries,
+            left_s=self._budget.left_s(),
+            retry_after_s=retry_after_s,
+            rng=self._means.rng,
+        )
+
+    def _degrade(self) -> None:
+        _log.warning("Recovering from memory limit")
+        if self._means.relieve is not None:
+            self._means.relieve()
+
+    def _fail(self, trigger: TransitionTrigger, trouble: Trouble) -> None:
+        _log.warning("Handling error state: %s", trouble.message)
+        if trigger is _T.INTERNAL_ERROR and not trouble.retryable:
+            _log.warning("Unknown error type: %s", trouble.category)
+        self._scene.machine.move(trouble.origin, trigger, turn_id=self._turn_id, trouble=trouble)
+
+    def _recovered(self) -> None:
+        self._scene.machine.move(AgentState.ERROR, _T.RECOVERED, turn_id=self._turn_id)
