@@ -8,6 +8,9 @@
 The runtime:   Runtime, SyncRuntime, Settings
 What runs:     Call, Caller, Outcome, Plan, Effect, Scope, ScopeLevel, Priority, Source
 Small parts:   LRUCache, TieredCache, AgentCache, cached
+Sessions:      AgentEngine, ToolPipeline, ToolRequest, AgentState, AgentContext, ConversationTurn,
+               StateTransition, TransitionTrigger, ToolCall, ToolStatus, ToolExecutionState,
+               ResourceLimits, ResourceUsage, ExecutionContext, ExecutionPriority, PerformanceHints
 Instances:     LoadBalancer, AgentInstance, LoadBalancingStrategy
 Figures:       MetricsCollector, PerformanceMetrics, track_performance, report_usage
 File effects:  file_reads, file_writes
@@ -20,6 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from paceline.agent_engine import AgentEngine, OptimizedAgentEngine
     from paceline.agents.result_cache import AgentCache
     from paceline.balance.balancer import LoadBalancer
     from paceline.balance.instance import AgentInstance
@@ -38,10 +42,27 @@ if TYPE_CHECKING:
         ScopeLevel,
         Source,
     )
+    from paceline.engine.pipeline import ToolPipeline
+    from paceline.engine.requests import ToolRequest
+    from paceline.engine.states import (
+        AgentContext,
+        AgentState,
+        ConversationTurn,
+        ExecutionContext,
+        ExecutionPriority,
+        PerformanceHints,
+        ResourceLimits,
+        StateTransition,
+        ToolCall,
+        ToolExecutionState,
+        ToolStatus,
+        TransitionTrigger,
+    )
     from paceline.errors import PacelineError
     from paceline.metrics.collector import MetricsCollector
     from paceline.metrics.performance import track_performance
     from paceline.metrics.summary import PerformanceMetrics
+    from paceline.resources import ResourceUsage
     from paceline.runtime import Runtime
     from paceline.settings import Settings
     from paceline.sync import SyncRuntime
@@ -50,26 +71,43 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentCache",
+    "AgentContext",
+    "AgentEngine",
     "AgentInstance",
+    "AgentState",
     "Call",
     "Caller",
+    "ConversationTurn",
     "Effect",
+    "ExecutionContext",
+    "ExecutionPriority",
     "LRUCache",
     "LoadBalancer",
     "LoadBalancingStrategy",
     "MetricsCollector",
+    "OptimizedAgentEngine",
     "Outcome",
     "PacelineError",
+    "PerformanceHints",
     "PerformanceMetrics",
     "Plan",
     "Priority",
+    "ResourceLimits",
+    "ResourceUsage",
     "Runtime",
     "Scope",
     "ScopeLevel",
     "Settings",
     "Source",
+    "StateTransition",
     "SyncRuntime",
     "TieredCache",
+    "ToolCall",
+    "ToolExecutionState",
+    "ToolPipeline",
+    "ToolRequest",
+    "ToolStatus",
+    "TransitionTrigger",
     "cached",
     "file_reads",
     "file_writes",
@@ -79,26 +117,43 @@ __all__ = [
 
 _HOMES: Final = {
     "AgentCache": "agents.result_cache",
+    "AgentContext": "engine.states",
+    "AgentEngine": "agent_engine",
     "AgentInstance": "balance.instance",
+    "AgentState": "engine.states",
     "Call": "call",
     "Caller": "call",
+    "ConversationTurn": "engine.states",
     "Effect": "call",
+    "ExecutionContext": "engine.states",
+    "ExecutionPriority": "engine.states",
     "LRUCache": "cache.lru",
     "LoadBalancer": "balance.balancer",
     "LoadBalancingStrategy": "balance.strategy",
     "MetricsCollector": "metrics.collector",
+    "OptimizedAgentEngine": "agent_engine",
     "Outcome": "call",
     "PacelineError": "errors",
+    "PerformanceHints": "engine.states",
     "PerformanceMetrics": "metrics.summary",
     "Plan": "call",
     "Priority": "call",
+    "ResourceLimits": "engine.states",
+    "ResourceUsage": "resources",
     "Runtime": "runtime",
     "Scope": "call",
     "ScopeLevel": "call",
     "Settings": "settings",
     "Source": "call",
+    "StateTransition": "engine.states",
     "SyncRuntime": "sync",
     "TieredCache": "cache.stack.cache",
+    "ToolCall": "engine.states",
+    "ToolExecutionState": "engine.states",
+    "ToolPipeline": "engine.pipeline",
+    "ToolRequest": "engine.requests",
+    "ToolStatus": "engine.states",
+    "TransitionTrigger": "engine.states",
     "cached": "cache.function.decorator",
     "file_reads": "tags",
     "file_writes": "tags",

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import random
@@ -13,13 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self, TypedDict, TypeVar, Unpack, final
 
-from msgspec.structs import replace
-
 from paceline.agents.module import function_spec
 from paceline.agents.registry import AgentRegistry, Changes
-from paceline.agents.runner import AgentRunner
-from paceline.agents.threads import ThreadPool
-from paceline.balance.retry import RetryBudget, RetryPolicy
 from paceline.call import (
     Call,
     Caller,
@@ -30,25 +24,25 @@ from paceline.call import (
     current_call,
 )
 from paceline.clock import Clock, SystemClock
-from paceline.config import secrets_of
-from paceline.errors import InvalidInputError, PacelineError, RuntimeClosedError, UsageError
+from paceline.errors import InvalidInputError, RuntimeClosedError, UsageError
 from paceline.home import Home
-from paceline.hostexec.setup import host_agent
 from paceline.metrics.collector import MetricsCollector
-from paceline.path import Attempts, CallPath, Execution, Identity, Job
-from paceline.path.calls import Calls, check_request, deadline_ns
-from paceline.path.jobs import HOST_EXEC, Jobs, gate_of
+from paceline.parts import Parts, Wanted
+from paceline.path import Execution, Job
+from paceline.path.calls import check_request, deadline_ns
 from paceline.path.paying import Paying
-from paceline.redaction import Redactor, environment_secrets
-from paceline.reporting import Reporting
-from paceline.results import Ahead, Results, WarmCall
+from paceline.results import Results, WarmCall
+from paceline.served_models import with_served_models
 from paceline.settings import Settings
-from paceline.state import State
 
 if TYPE_CHECKING:
     from paceline.balance.balancer import LoadBalancer
     from paceline.balance.instance import AgentInstance
-    from paceline.fleets import Fleets
+    from paceline.models.model import Model
+    from paceline.sessions.models import Sampling
+    from paceline.sessions.opening import OpeningSession
+    from paceline.sessions.sessions import SessionOptions, Sessions
+    from paceline.tools.function import ToolOptions
 
 __all__ = ["AgentOptions", "CallOptions", "Runtime"]
 
@@ -73,6 +67,7 @@ class AgentOptions(TypedDict, total=False):
     timeout: float
     max_concurrency: int
     capabilities: Sequence[str]
+    examples: Mapping[str, str]
     stale_while_revalidate: float
     stale_if_error: float
     cost_usd: float
@@ -124,34 +119,26 @@ class Runtime:
         `config` is the file the settings came from: host commands may not change it.
         """
         self.settings = _checked(settings)
-        self.notices: list[str] = []
-        """What is not as it should be but did not stop the runtime, in words for a person."""
-        self._dirs = [
-            Path(d) for d in (agents if agents is not None else [self.settings.agents.dir])
-        ]
-        self._home = Home(Path(home)) if home is not None else None
-        self._persist = persist
-        self._guarded = [config] if config is not None else []
-        self._environ = environ
+        dirs = agents if agents is not None else [self.settings.agents.dir]
         self._clock = clock or SystemClock()
-        self._rng = rng or random.Random()  # noqa: S311 (spreads retries; guards nothing)
-        self._calls = Calls(secrets.token_hex(8))
+        self._parts = Parts(
+            Wanted(
+                settings=self.settings,
+                dirs=[Path(d) for d in dirs],
+                home=Home(Path(home)) if home is not None else None,
+                persist=persist,
+                guarded=[config] if config is not None else [],
+                environ=lambda: os.environ if environ is None else environ,
+                clock=self._clock,
+                rng=rng or random.Random(),  # noqa: S311 (spreads retries; guards nothing)
+            ),
+            secrets.token_hex(8),
+        )
         self._in_flight = 0
         self._drained = asyncio.Event()  # once closing, when nothing is in flight
-        self._open = False
+        self._open = self._entered = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = contextlib.AsyncExitStack()
-        self._results: Results | None = None
-        self._fleets: Fleets | None = None
-        self.metrics = MetricsCollector(
-            clock=self._clock, max_series=self.settings.metrics.max_series
-        )
-        self.registry = AgentRegistry(
-            self._dirs,
-            import_timeout_s=self.settings.agents.import_timeout_s,
-            legacy_default_cacheable=self.settings.agents.legacy_default_cacheable,
-            clock=self._clock,
-        )
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -160,9 +147,9 @@ class Runtime:
             raise RuntimeClosedError("a runtime is opened once only", next_step="Make another one.")
         self._loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as parts:
-            await self._start(parts)
+            await self._parts.open(parts, self._prepare)
             self._closing = parts.pop_all()
-        self._open = True
+        self._open = self._entered = True
         return self
 
     async def __aexit__(
@@ -172,163 +159,63 @@ class Runtime:
         trace: TracebackType | None,
     ) -> None:
         self._open = False
-        drain_s = 0.0 if kind is not None else self.settings.run.drain_s
+        if kind is not None:
+            self._parts.drain_s = 0.0
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(drain_s):
+                async with asyncio.timeout(self._parts.drain_s):
                     if self._in_flight:
                         await self._drained.wait()
         finally:
             await self._closing.aclose()
 
-    async def _start(self, parts: contextlib.AsyncExitStack) -> None:
-        """Opens every part; what is opened last is closed first."""
-        clock, rng = self._clock, self._rng
-        environ = os.environ if self._environ is None else self._environ
-        home = self._home = self._home or Home.locate(environ, Path.cwd())
-        hidden = [*environment_secrets(environ), *secrets_of(self.settings)]
-        if self.settings.fleets:
-            hidden += self._spread().tokens
-        redactor = Redactor(hidden)
-        state = State(
-            self.settings,
-            home if self._persist else None,
-            clock=clock,
-            redactor=redactor,
-            rng=rng,
-            notice=self._notice,
-        )
-        await parts.enter_async_context(state)
-        run = self.settings.run
-        threads = "the threads for synchronous agents"
-        self._pool = ThreadPool(gate_of(threads, run.threads, self.settings, clock))
-        # Threads that are left behind may still write, and must be able to say so.
-        parts.callback(lambda: None if self._pool.in_use else state.generations.close())
-        parts.callback(self._pool.close)
-        self._identity = Identity(state.generations, clock=clock)
-        loop = asyncio.get_running_loop()
-        self._jobs = Jobs(
-            AgentRunner(self._pool, ended=functools.partial(self._identity.ended, loop)),
-            self._pool,
-            self.settings,
-            clock=clock,
-            there=self.registry.snapshot,
-            dispatch=lambda spec: None if self._fleets is None else self._fleets.dispatch(spec),
-        )
-        self.paying = await Paying.open(self.settings, clock, state.history, self._notice)
-        gate = gate_of("the runtime", run.max_concurrency, self.settings, clock)
-        here = f"local:{os.getpid()}"
-        reporting = Reporting(
-            self.metrics, gate, here, self._balanced, clock=clock, rng=rng, environ=environ
-        )
-        told = await reporting.open(self.settings, parts, self._notice)
-        attempts = Attempts(
-            clock=clock,
-            gate=gate,
-            retry=RetryPolicy(run.max_attempts),
-            rng=rng,
-            identity=self._identity,
-            paying=self.paying,
-            budget=RetryBudget(self.settings.balance.retry_share),
-        )
-        self._path = CallPath(
-            clock=clock,
-            cache=state.cache,
-            identity=self._identity,
-            attempts=attempts,
-            observers=[self.metrics.observe, *state.observers, *told],
-            began=self.metrics.begin,
-            instance=here,
-            other=self._instead,
-        )
-        # Instances are closed after the path: what still runs there is to be cancelled first.
-        self._behind = await parts.enter_async_context(contextlib.AsyncExitStack())
-        parts.push_async_callback(self._path.close)
-        ahead, names = Ahead(self._prepare, self._path.run), self.registry.snapshot
-        self._results = Results(state, self._identity, clock=clock, names=names, ahead=ahead)
-        self._add_host_exec(home, environ, redactor)
-        await self.registry.reload_async()
-        if self._fleets is not None:
-            await self._fleets.open(self._behind, home if self._persist else None, self._notice)
-            self._fleets.examine(self.registry.snapshot(), self._notice)
-            for spec in self._fleets.specs(self.registry.snapshot()):
-                self.registry.add(spec)
-        if self.settings.agents.watch:
-            from paceline.agents.watch import watching  # noqa: PLC0415 (a single call needs none)
-
-            stamp = home.reload_stamp if self._persist else None
-            await parts.enter_async_context(watching(self.registry, stamp=stamp))
-
-    def _spread(self) -> "Fleets":
-        """What spreads calls over instances; made when the first is known."""
-        if self._fleets is None:
-            from paceline.fleets import Fleets  # noqa: PLC0415 (most runtimes have none)
-
-            self._fleets = Fleets(
-                self.settings,
-                clock=self._clock,
-                rng=self._rng,
-                environ=os.environ if self._environ is None else self._environ,
-                local=lambda call: self._path.job(call).execute(call),
-            )
-        return self._fleets
-
-    def _balanced(self) -> "LoadBalancer | None":
-        return None if self._fleets is None else self._fleets.balancer
-
-    def _add_host_exec(self, home: Home, environ: Mapping[str, str], redactor: Redactor) -> None:
-        """Registers the built-in agent; where it cannot be used, the others still can."""
-        if self.settings.hostexec.mode == "off":
-            return
-        try:
-            agent = host_agent(
-                self.settings.hostexec,
-                home=home,
-                agents=self._dirs,
-                environ=environ,
-                clock=self._clock,
-                redactor=redactor,
-                on_warning=self.notices.append,
-                guarded=self._guarded,
-            )
-            self.registry.add_object(HOST_EXEC, agent)
-        except PacelineError as exc:
-            self._notice("host_exec is not available", exc)
-
-    def _notice(self, what: str, exc: PacelineError) -> None:
-        self.notices.append(f"{what}: {str(exc).rstrip('.')}. {exc.next_step}")
-        _log.warning("%s: %s", what, exc)
-
     # -- use ----------------------------------------------------------------------------------
+
+    @property
+    def registry(self) -> AgentRegistry:
+        """The agents there are."""
+        return self._parts.registry
+
+    @property
+    def metrics(self) -> MetricsCollector:
+        """The figures of all calls."""
+        return self._parts.metrics
+
+    @property
+    def notices(self) -> list[str]:
+        """What is not as it should be but did not stop the runtime, in words for a person."""
+        return self._parts.notices
+
+    @property
+    def paying(self) -> Paying:
+        """What calls cost, and what may be spent."""
+        return self._parts.paying
 
     @property
     def results(self) -> Results:
         """What is cached: to look at, take away and make ahead. Raises RuntimeClosedError."""
-        if self._results is None:
-            raise RuntimeClosedError("the runtime is not open")
-        return self._results
+        self._opened()
+        return self._parts.results
 
     @property
     def balancer(self) -> "LoadBalancer":
         """The instances of agents that have several: to look at, drain, and add strategies to; for
         further ones see `add_instance`. Raises RuntimeClosedError."""
-        if self._loop is None:
-            raise RuntimeClosedError("the runtime is not open")
-        return self._spread().balancer
+        self._opened()
+        return self._parts.spread().balancer
 
     async def add_instance(self, instance: "AgentInstance") -> None:
         """Has calls of the agent `instance.agent_type` done by this instance's `target` too, or
         if it is the first, by it alone: see `paceline.instances`. The target is opened now, probed
-        from time to time, and closed with the runtime.
+        from time to time, and closed once the instance is unregistered and idle, or with the runtime.
 
         Raises UnknownAgentError, UsageError for an instance without a target, RuntimeClosedError.
         """
         self.registry.get(instance.agent_type)
         self._around()
-        fleets = self._spread()
-        await fleets.open(self._behind, self._home if self._persist else None, self._notice)
-        await fleets.add(instance)
-        self._jobs.forget(instance.agent_type)
+        await self._parts.open_fleets()
+        await self._parts.spread().add(instance)
+        self._parts.jobs.forget(instance.agent_type)
 
     async def run(
         self,
@@ -356,19 +243,19 @@ class Runtime:
         around = self._around()
         check_request(name, input, user, caller, context, priority, timeout)
         spec = self.registry.get(name)
-        call, error = self._calls.make(
+        call, error = self._parts.calls.make(
             spec,
             input,
             context or _NO_CONTEXT,
-            self._calls.caller(caller, user, around),
+            self._parts.calls.caller(caller, user, around),
             priority=priority,
             deadline_ns=deadline_ns(around, timeout, self._clock),
         )
         if error is not None:
-            return self._path.refuse(call, error)
+            return self._parts.path.refuse(call, error)
         self._in_flight += 1
         try:
-            return await self._path.run(call, self._jobs.of(spec), use_cache=use_cache)
+            return await self._parts.path.run(call, self._parts.jobs.of(spec), use_cache=use_cache)
         finally:
             self._in_flight -= 1
             if not (self._in_flight or self._open):
@@ -379,18 +266,13 @@ class Runtime:
         around, priority, context = self._around(), Priority.SPECULATIVE, wanted.context or {}
         check_request(wanted.agent, wanted.input, None, wanted.caller, context, priority, None)
         spec = self.registry.get(wanted.agent)
-        caller = self._calls.caller(wanted.caller, None, around)
-        call, error = self._calls.make(
+        caller = self._parts.calls.caller(wanted.caller, None, around)
+        call, error = self._parts.calls.make(
             spec, wanted.input, context, caller, priority=priority, deadline_ns=None
         )
         if error is not None:
             raise error
-        return call, self._jobs.of(spec)
-
-    def _instead(self, failed: Call, name: str) -> tuple[Call, Job]:
-        """The call of another agent in place of one that failed. Raises PacelineError."""
-        spec = self.registry.get(name)
-        return self._calls.instead_of(failed, spec), replace(self._jobs.of(spec), fallback=())
+        return call, self._parts.jobs.of(spec)
 
     async def run_agent_async(self, agent_name: str, agent_input: str) -> object:
         """The agent's value; raises what went wrong instead of returning it."""
@@ -420,6 +302,75 @@ class Runtime:
 
         return register
 
+    def tool(self, function: None = None, /, **options: "Unpack[ToolOptions]") -> Callable[[F], F]:
+        """Registers the decorated function as a tool of sessions; it stays callable as it is, and
+        carries its options: any session that is given the function itself has it with them.
+
+        ::
+
+            @runtime.tool(effect="read", ttl_s=60)
+            def stock(item: str) -> int: ...
+
+        What it takes is read from its annotations and docstring. Raises AgentLoadError for a
+        function that cannot be a tool, and for options that cannot be; UsageError for use without
+        parentheses, which is why there is `function`.
+        """
+        if function is not None:
+            raise UsageError(
+                "@runtime.tool is used without parentheses", next_step="Write @runtime.tool()."
+            )
+
+        def register(function: F) -> F:
+            self._parts.catalogue.add_tool(function, **options)
+            return function
+
+        return register
+
+    def add_model(
+        self,
+        model: "Model",
+        *,
+        name: str | None = None,
+        sampling: "Sampling | None" = None,
+        fallback: Sequence[str] = (),
+    ) -> None:
+        """Registers a model of sessions by this name, else its own. The names in `fallback` are asked
+        in turn where it cannot answer. Further models come from the settings. Raises
+        InvalidInputError for what is no model."""
+        from paceline.models.model import is_model  # noqa: PLC0415 (most runtimes have none)
+        from paceline.sessions.catalogue import Offered  # noqa: PLC0415 (as above)
+        from paceline.sessions.models import Sampling  # noqa: PLC0415 (as above)
+
+        if not is_model(model):
+            raise InvalidInputError(
+                f"a model is wanted, and not what is of type {type(model).__name__}",
+                next_step="Pass one of paceline.models, or what has `name` and `complete`.",
+            )
+        offered = Offered(model, sampling or Sampling(), fallback=tuple(fallback))
+        self._parts.catalogue.add_model(name or model.name, offered)
+
+    @property
+    def sessions(self) -> "Sessions":
+        """The sessions of this runtime, and what there is for them. Raises RuntimeClosedError."""
+        self._opened()
+        return self._parts.sessions
+
+    def session(
+        self, session_id: str | None = None, **options: "Unpack[SessionOptions]"
+    ) -> "OpeningSession":
+        """A session in which a model answers messages with the help of tools, for `async with`; it is
+        shut down when it is left.
+
+        ::
+
+            async with runtime.session(model="gpt", tools=["stock"], user="ada") as session:
+                turn = await session.send("How many bolts are there?")
+                print(turn.agent_response)
+
+        Raises what `Sessions.open` raises, RuntimeClosedError.
+        """
+        return self.sessions.open(session_id, **options)
+
     async def reload(self) -> Changes:
         """Loads agent modules that are new or changed; calls in flight finish on the old code."""
         return await self.registry.reload_async()
@@ -429,18 +380,22 @@ class Runtime:
 
         Calls in flight may still make calls of their own while the runtime drains.
         """
-        if self._loop is None:
-            raise RuntimeClosedError("the runtime is not open")
+        self._opened()
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeClosedError(
                 "the runtime was opened on another event loop",
                 next_step="Use it there, or SyncRuntime from other threads.",
             )
         parent = current_call.get()
-        around = None if parent is None else self._path.running(parent)
+        around = None if parent is None else self._parts.path.running(parent)
         if not self._open and around is None:
             raise RuntimeClosedError("the runtime is not open")
         return around
+
+    def _opened(self) -> None:
+        """Raises RuntimeClosedError before it has ever been open."""
+        if not self._entered:
+            raise RuntimeClosedError("the runtime is not open")
 
 
 def _checked(settings: object) -> Settings:
@@ -451,4 +406,4 @@ def _checked(settings: object) -> Settings:
             f"settings are of type {type(settings).__name__}, not Settings",
             next_step="Make them with paceline.config.load(overrides={...}).",
         )
-    return settings
+    return with_served_models(settings)

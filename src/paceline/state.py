@@ -69,6 +69,7 @@ class State:
         self._rng = rng
         self._clock = clock
         self._stop = asyncio.Event()
+        self._hourly: list[Callable[[], object]] = []
         self.generations = Generations(
             home.generations if home is not None else None,
             on_trouble=lambda exc: notice("invalidation across processes", exc),
@@ -215,6 +216,18 @@ class State:
             self._notice("calls are not recorded", exc)
             return None
 
+    def relieve(self) -> int:
+        """Lets go of what memory keeps of results; returns how many bytes that was."""
+        freed = self.memory.bytes
+        self.memory.clear()
+        return freed
+
+    def hourly(self, work: Callable[[], object]) -> Callable[[], None]:
+        """Has this done each hour, in a thread, until what is returned is called; a StorageError is
+        told of, and the next hour it is done again."""
+        self._hourly.append(work)
+        return functools.partial(self._hourly.remove, work)
+
     def removed(self) -> None:
         """To be told when single results were removed: other processes of this home let go of
         what they hold in memory, within seconds, and find in the file what is still there."""
@@ -246,8 +259,9 @@ class State:
             self._notice("filling memory from the warm tier", exc)
 
     async def _tidy(self) -> None:
-        """Removes what is too old from the history, hourly, and sees to it every few seconds that
-        invalidation and removals of the other processes are known here, and ours there."""
+        """Removes what is too old from the history, and does what others want done, hourly, and sees
+        to it every few seconds that invalidation and removals of the other processes are known here,
+        and ours there."""
         kept = self._settings.history
         for turn in itertools.count():
             self.generations.check()
@@ -259,9 +273,18 @@ class State:
                 max_age_s = kept.retention_days * 86_400
                 prune = functools.partial(self.history.prune, max_age_s=max_age_s)
                 await asyncio.to_thread(prune, max_records=kept.max_records)
+            if turn % _TURNS_OF_PRUNING == 0:
+                await self._do_hourly()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _TIDY_S)
                 return
+
+    async def _do_hourly(self) -> None:
+        for work in tuple(self._hourly):
+            try:
+                await asyncio.to_thread(work)
+            except StorageError as exc:
+                self._notice("removing what is too old", exc)
 
 
 def shared_address(settings: CacheSettings) -> "RedisAddress":

@@ -89,7 +89,7 @@ def a_runtime() -> Runtime:
 
 def observed_by(runtime: Runtime, export: OtlpExport) -> None:
     """Has the export told of every outcome."""
-    runtime._path._observers = (*runtime._path._observers, export.observe)
+    runtime._parts.path._observers = (*runtime._parts.path._observers, export.observe)
 
 
 async def test_a_run_of_nested_agents_is_a_tree() -> None:

@@ -5,26 +5,43 @@ from typing import Any, assert_type
 
 from paceline import (
     AgentCache,
+    AgentContext,
+    AgentEngine,
     AgentInstance,
+    AgentState,
     Call,
     Caller,
+    ConversationTurn,
     Effect,
+    ExecutionContext,
+    ExecutionPriority,
     LoadBalancer,
     LoadBalancingStrategy,
     LRUCache,
     MetricsCollector,
+    OptimizedAgentEngine,
     Outcome,
     PacelineError,
+    PerformanceHints,
     PerformanceMetrics,
     Plan,
     Priority,
+    ResourceLimits,
+    ResourceUsage,
     Runtime,
     Scope,
     ScopeLevel,
     Settings,
     Source,
+    StateTransition,
     SyncRuntime,
     TieredCache,
+    ToolCall,
+    ToolExecutionState,
+    ToolPipeline,
+    ToolRequest,
+    ToolStatus,
+    TransitionTrigger,
     cached,
     file_reads,
     file_writes,
@@ -37,6 +54,8 @@ from paceline.balance.request import Needs
 from paceline.balance.status import FleetStatus
 from paceline.cache.function.memo import CacheInfo
 from paceline.cache.stack.cache import CacheTier, TieredStats
+from paceline.engine.events import Event
+from paceline.messages import ToolUse
 from paceline.metrics.figures import Figures, Snapshot, Trouble
 from paceline.metrics.ranking import Rank, balanced_score, rank
 from paceline.metrics.span import Span
@@ -206,3 +225,42 @@ async def instances() -> None:
     assert_type(balancer.get_status(), dict[str, dict[str, Any]])
     assert_type(await balancer.drain("model", "one", timeout=5), bool)
     balancer.set_strategy("model", "least_loaded")
+
+
+async def sessions() -> None:
+    """A session gives turns and events; tools keep their types."""
+    async with Runtime(agents=[], persist=False) as runtime:
+
+        @runtime.tool(effect="read", tags=("stock:{item}",), ttl_s=60)
+        def stock(item: str) -> int:
+            return len(item)
+
+        assert_type(stock("x"), int)
+        limits = ResourceLimits(max_steps=3)
+        async with runtime.session("s", model="embedded", user="ada", limits=limits) as session:
+            assert_type(session.state, AgentState)
+            assert_type(session.context, AgentContext)
+            assert_type(session.hints, PerformanceHints)
+            turn = await session.send("hello", timeout_s=5)
+            assert_type(turn, ConversationTurn)
+            assert_type(turn.tool_calls, tuple[ToolCall, ...])
+            assert_type(turn.tool_calls[0].status, ToolStatus)
+            assert_type(turn.tool_calls[0].resources, ResourceUsage | None)
+            assert_type(session.active_tools, dict[str, ToolExecutionState])
+            moves = list(session.machine.history)
+            assert_type(moves, list[StateTransition])
+            assert_type(moves[0].trigger, TransitionTrigger)
+            async for event in session.stream("hello"):
+                assert_type(event, Event)
+    async with AgentEngine("s", model="embedded", tools=[stock]) as engine:
+        assert_type(await engine.submit("hello"), ConversationTurn)
+    other: type[AgentEngine] = OptimizedAgentEngine
+    assert_type(other("s", model="embedded").state, AgentState)
+
+
+async def pipelines(pipeline: ToolPipeline) -> None:
+    """A request for a tool can be waited for."""
+    request = ToolRequest(
+        ToolUse("1", "stock", "{}"), ExecutionContext("s"), ExecutionPriority.HIGH, 5.0
+    )
+    assert_type(await pipeline.submit(request), ToolCall)

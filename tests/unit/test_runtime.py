@@ -595,7 +595,7 @@ async def test_a_write_that_outlives_its_caller_invalidates_at_its_end(
         assert (await runtime.run("look", "x")).value == "old"
         go.set()
         await asyncio.to_thread(ended.wait)
-        await runtime._pool.run(lambda: None)  # the thread is free again: it has really ended
+        await runtime._parts.pool.run(lambda: None)  # the thread is free again: it has really ended
         assert (await runtime.run("look", "x")).value == "new"
 
 

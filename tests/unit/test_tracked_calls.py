@@ -43,7 +43,7 @@ class Seen:
 
     def watch(self) -> None:
         """Takes notice of every outcome from here on."""
-        self.runtime._path._observers = (*self.runtime._path._observers, self._note)
+        self.runtime._parts.path._observers = (*self.runtime._parts.path._observers, self._note)
 
     def _note(self, call: Call, outcome: Outcome) -> None:
         self.called.append(span_of(call, outcome, self.clock.wall_ns(), ending=Ending.SUCCESS))

@@ -1,0 +1,188 @@
+"""The models of a session, asked on the one call path."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol, cast, final
+
+import msgspec
+
+from paceline.call import Call, Caller, Kind, Outcome, Plan, Priority, Scope
+from paceline.clock import Clock
+from paceline.engine.states import ExecutionContext
+from paceline.errors import Category, PacelineError
+from paceline.hearing import Floor, current_floor, nobody
+from paceline.messages import AssistantMessage, Hear, ModelReply, ModelRequest
+from paceline.path.calls import Calls
+from paceline.path.job import Job
+from paceline.sessions.toolbox import Run
+from paceline.sessions.turns import place_of
+
+__all__ = ["Asked", "ModelCalls", "last_said"]
+
+_NS: Final = 1_000_000_000
+_ANOTHER_MAY: Final = frozenset(
+    {
+        Category.AUTHENTICATION,
+        Category.EXECUTION,
+        Category.EXHAUSTED,
+        Category.NETWORK,
+        Category.NOT_FOUND,
+        Category.RATE_LIMIT,
+        Category.TIMEOUT,
+        Category.UNAVAILABLE,
+    }
+)
+"""Troubles of one model that another need not have."""
+
+
+class Asked(Protocol):
+    """One model, as it is asked."""
+
+    @property
+    def name(self) -> str:
+        """What figures call it."""
+        ...
+
+    def call(self, request: ModelRequest) -> tuple[Mapping[str, object], Plan, Job]:
+        """The arguments of a call with this request, how it is treated and what it runs."""
+        ...
+
+    def reply(self, value: object) -> ModelReply:
+        """The answer that the value of a call is. Raises PacelineError for what is none."""
+        ...
+
+
+@final
+class ModelCalls:
+    """Asks the models of a session: the first, and if that cannot answer the next ones."""
+
+    __slots__ = ("_caller", "_calls", "_clock", "_models", "_priority", "_run")
+
+    def __init__(
+        self,
+        models: Sequence[Asked],
+        *,
+        run: Run,
+        calls: Calls,
+        caller: Caller,
+        clock: Clock,
+        priority: Priority = Priority.NORMAL,
+    ) -> None:
+        """`models`, one at least, are asked in this order. `run` is the call path."""
+        self._models = tuple(models)
+        self._run = run
+        self._calls = calls
+        self._caller = caller
+        self._clock = clock
+        self._priority = priority
+
+    def fallbacks(self) -> Sequence[str]:
+        """The models after the first."""
+        return [model.name for model in self._models[1:]]
+
+    async def ask(
+        self,
+        request: ModelRequest,
+        context: ExecutionContext,
+        *,
+        hear: Hear | None,
+        timeout_s: float | None,
+    ) -> Outcome:
+        """What came of it; of the last model that was asked, where several were, with what all of
+        them used. Where none could answer the error is that of the first, which is the one to wait
+        for."""
+        deadline_ns = (
+            None if timeout_s is None else self._clock.monotonic_ns() + round(timeout_s * _NS)
+        )
+        floor = Floor(hear or nobody)
+        outcome = await self._heard(floor, self._models[0], request, context, deadline_ns)
+        first = outcome.error
+        for model in self._models[1:]:
+            if first is None or not self._another_may(outcome.error, deadline_ns):
+                break
+            floor = Floor(hear or nobody, again=floor.heard)
+            following = await self._heard(floor, model, request, context, deadline_ns)
+            outcome = _after(outcome, following, first)
+        return outcome
+
+    def _another_may(self, error: PacelineError | None, deadline_ns: int | None) -> bool:
+        """Whether a model may do what another could not, and there is time for it."""
+        if error is None or error.category not in _ANOTHER_MAY:
+            return False
+        return deadline_ns is None or self._clock.monotonic_ns() < deadline_ns
+
+    async def _heard(
+        self,
+        floor: Floor,
+        asked: Asked,
+        request: ModelRequest,
+        context: ExecutionContext,
+        deadline_ns: int | None,
+    ) -> Outcome:
+        """What comes of asking one model, who has this floor as long as that is awaited."""
+        token = current_floor.set(floor)
+        try:
+            outcome = await self._ask(asked, request, context, deadline_ns)
+            if outcome.error is None:
+                floor.settle(cast("ModelReply", outcome.value))
+            return outcome
+        finally:
+            floor.close()
+            current_floor.reset(token)
+
+    async def _ask(
+        self,
+        asked: Asked,
+        request: ModelRequest,
+        context: ExecutionContext,
+        deadline_ns: int | None,
+    ) -> Outcome:
+        arguments, plan, job = asked.call(request)
+        place = place_of(context.turn_id)
+        call = Call(
+            self._calls.next_id(),
+            Kind.MODEL,
+            asked.name,
+            arguments,
+            self._caller,
+            Scope.of(self._caller, plan.scope),
+            plan,
+            self._priority,
+            deadline_ns,
+            place.parent_id,
+            place.trace_id,
+            place.tracked_id,
+        )
+        outcome = await self._run(call, job)
+        if outcome.error is not None or type(outcome.value) is ModelReply:
+            return outcome
+        try:
+            return msgspec.structs.replace(outcome, value=asked.reply(outcome.value))
+        except PacelineError as exc:
+            return msgspec.structs.replace(outcome, value=None, error=exc)
+
+
+def _after(before: Outcome, outcome: Outcome, first: PacelineError) -> Outcome:
+    """The outcome of a model that was asked after others, with the error of the `first`. What they
+    used counts too."""
+    tokens, cost_usd = before.tokens, before.cost_usd
+    if tokens is not None:
+        tokens = tokens if outcome.tokens is None else tokens.plus(outcome.tokens)
+    if cost_usd is not None:
+        cost_usd += outcome.cost_usd or 0.0
+    return msgspec.structs.replace(
+        outcome,
+        tokens=outcome.tokens if tokens is None else tokens,
+        cost_usd=outcome.cost_usd if cost_usd is None else cost_usd,
+        error=None if outcome.error is None else first,
+        instead_of=first if outcome.error is None else None,
+    )
+
+
+def last_said(request: ModelRequest) -> str:
+    """What the model is to answer: the messages since it spoke last, as one text."""
+    said: list[str] = []
+    for message in reversed(request.messages):
+        if isinstance(message, AssistantMessage):
+            break
+        said.append(message.text)
+    return "\n".join(reversed(said))
