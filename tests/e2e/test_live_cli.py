@@ -1,13 +1,9 @@
 """`paceline top` and `paceline stats --watch` on a terminal, and without one."""
 
-import contextlib
 import os
-import re
-import select
 import signal
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,91 +12,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.command_line import Cli, Said, process
+from tests.e2e.terminal import LEFT, Session
 from tests.recorded import row, write
-
-# The program becomes the leader of a session with its terminal, as one that a shell has started.
-LEADER = """
-import fcntl, os, sys, termios
-os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "paceline", *sys.argv[1:]])
-"""
-HOME = "\x1b[H"
-LEFT = "\x1b[?25h\x1b[?1049l"
-ESCAPES = re.compile(r"\x1b\[[?\d;]*[a-zA-Z]")
-
-
-class Session:
-    """A command that runs on a terminal of its own."""
-
-    def __init__(self, place: Path, *arguments: str, **environ: str) -> None:
-        self._terminal, self._theirs = os.openpty()
-        self.resize(80, 24)
-        self.before = termios.tcgetattr(self._theirs)
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", LEADER, *arguments],
-            cwd=place,
-            env={**os.environ, "TERM": "xterm", **environ},
-            stdin=self._theirs,
-            stdout=self._theirs,
-            stderr=self._theirs,
-        )
-        self.said = ""
-
-    def resize(self, columns: int, lines: int) -> None:
-        termios.tcsetwinsize(self._terminal, (lines, columns))
-
-    def type(self, keys: str) -> None:
-        os.write(self._terminal, keys.encode())
-
-    def read(self) -> bool:
-        """Reads what has come; False once no more will."""
-        if select.select([self._terminal], [], [], 0.05)[0]:
-            try:
-                self.said += os.read(self._terminal, 65_536).decode(errors="replace")
-            except OSError:
-                return False
-        return True
-
-    @property
-    def screen(self) -> str:
-        """What was drawn last."""
-        return ESCAPES.sub("", self.said.rpartition(HOME)[2])
-
-    def until(self, *words: str) -> str:
-        """Reads until the screen has all these words."""
-        deadline = time.monotonic() + 60
-        while not all(word in self.screen for word in words):
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < deadline, self.said
-            self.read()
-        return self.screen
-
-    def ended(self) -> int:
-        """The exit code, once all that was said is read."""
-        while self.process.poll() is None:
-            self.read()
-        while select.select([self._terminal], [], [], 0)[0] and self.read():
-            pass
-        return self.process.returncode
-
-    @property
-    def restored(self) -> bool:
-        """Whether the terminal is as it was: its modes, its cursor, and what was on it."""
-        return termios.tcgetattr(self._theirs) == self.before and self.said.rstrip().endswith(LEFT)
-
-    def hang_up(self) -> None:
-        os.close(self._theirs)
-        os.close(self._terminal)
-        self._terminal = self._theirs = -1
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        for end in (self._terminal, self._theirs):
-            with contextlib.suppress(OSError):
-                os.close(end)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import typer
 from typer.core import TyperCommand
 
 from paceline.cli import cache_commands, figures_commands, instances_commands
-from paceline.cli.options import AgentDirs, AsJson, end, is_time, place_of, seconds
+from paceline.cli.chat import commands as chat_commands
+from paceline.cli.options import AgentDirs, AsJson, Timeout, end, is_time, place_of, seconds
 from paceline.cli.output import FAILED, INTERRUPTED, TERMINATED, exit_code, line, note, problem
 from paceline.cli.place import Place
 from paceline.errors import ConfigError, PacelineError
@@ -38,8 +39,6 @@ _ADVISE_HELP: Final = """Say what to change, by the history of calls, with the e
 """
 _QUOTE: Final = 'Is it part of the input? Then quote that: paceline run host_exec "uname -a"'
 _STOPPED: Final = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
-_LEAST_S: Final = 0.001
-_YEAR_S: Final = 366 * 86_400
 
 
 def run(arguments: list[str]) -> int:
@@ -107,6 +106,7 @@ def build(*, drawn: bool) -> typer.Typer:
     )
     app.callback()(_where)
     app.command("run", help=_RUN_HELP, cls=_RunCommand)(_run)
+    chat_commands.add(app)
     app.command("agents")(_agents)
     app.command("reload")(_reload)
     app.command("history")(_history)
@@ -176,12 +176,6 @@ def _where(
     context.obj = Place(os.environ, cwd, config=config, home=home)
 
 
-def _limit(seconds: float | None) -> float | None:
-    if seconds is not None and not _LEAST_S <= seconds <= _YEAR_S:  # false for nan, too
-        raise typer.BadParameter(f"{seconds:g} is not between {_LEAST_S} and {_YEAR_S} (a year)")
-    return seconds
-
-
 def _run(
     context: typer.Context,
     agent: Annotated[str, typer.Argument(help="Its name; `paceline agents` lists them.")],
@@ -194,10 +188,7 @@ def _run(
     user: Annotated[
         str | None, typer.Option(help="On whose behalf (default: the system's user).")
     ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", callback=_limit, help="Limit, waiting included."),
-    ] = None,
+    timeout: Timeout = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Run it even if the result is known.")
     ] = False,

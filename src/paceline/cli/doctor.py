@@ -14,13 +14,15 @@ from paceline.cli.output import FAILED, OK, json_line, table
 from paceline.cli.place import Place
 from paceline.clock import SystemClock
 from paceline.config import PREFIX, shown_address
-from paceline.errors import PacelineError
+from paceline.errors import ConfigError, PacelineError
 from paceline.path.jobs import HOST_EXEC
 from paceline.redaction import MASK, Redactor
+from paceline.served_models import with_served_models
 from paceline.settings import SECRET, Settings
 
 __all__ = ["doctor"]
 
+_TOLD_OF: Final = ("fleets.", "models.", "mcp.")
 _ADDRESSES: Final = frozenset({"cache.shared_url", "hostexec.url"})
 
 
@@ -52,6 +54,14 @@ async def _examine(place: Place, chosen: Sequence[Path] | None) -> list[Finding]
             there.add(HOST_EXEC)
     except PacelineError as exc:
         agents = [broken("agent modules", exc)]
+    try:
+        settings = with_served_models(settings)
+    except ConfigError as exc:
+        findings.append(broken("models", exc))
+    if settings.models or settings.mcp or settings.chat.model:
+        from paceline.cli.doctor_sessions import examine_sessions  # noqa: PLC0415 (most have none)
+
+        findings += examine_sessions(settings, place)
     if settings.fleets:
         from paceline.cli.doctor_fleets import examine_fleets  # noqa: PLC0415 (most have none)
 
@@ -84,8 +94,8 @@ def _settings(place: Place) -> tuple[Settings, list[Finding]]:
 
 
 def _brief(name: str, value: object) -> str:
-    """A value on a line; of a fleet, of which more is said further down, its keys."""
-    if isinstance(value, Mapping) and name.startswith("fleets."):
+    """A value on a line; of what more is said of further down, its keys."""
+    if isinstance(value, Mapping) and name.startswith(_TOLD_OF):
         return ", ".join(map(str, cast("Mapping[str, object]", value)))
     return str(value)  # pyright: ignore[reportUnknownArgumentType]
 

@@ -34,7 +34,7 @@ from paceline.hostexec.text import error_text, shorten
 from paceline.runtime import Runtime
 from paceline.settings import FleetSettings
 
-__all__ = ["Request", "run", "system_user", "value_text"]
+__all__ = ["Request", "run", "standard_input", "system_user", "value_text"]
 
 _LONGEST_INPUT: Final = 1024 * 1024
 _GIVE: Final = "Pipe text into it, or give the input as an argument."
@@ -67,7 +67,7 @@ def run(place: Place, request: Request) -> int:
     query = request.text
     try:
         if query == "-":
-            query = _input()
+            query = standard_input()
         ran = completed(_ran(place, request, query, user))
     except PacelineError as exc:
         ran = _Ran(None, exc)
@@ -87,7 +87,7 @@ def run(place: Place, request: Request) -> int:
     return exit_code(ran.error)
 
 
-def _input() -> str:
+def standard_input() -> str:
     """Standard input, in full. Raises InvalidInputError where it is too long or no text."""
     stream: TextIO | None = sys.stdin
     if stream is None:

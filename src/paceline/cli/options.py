@@ -8,9 +8,11 @@ import typer
 
 from paceline.cli.place import Place
 
-__all__ = ["AgentDirs", "AsJson", "end", "is_time", "place_of", "seconds"]
+__all__ = ["AgentDirs", "AsJson", "Timeout", "end", "is_time", "place_of", "seconds"]
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_LEAST_S: Final = 0.001
+_YEAR_S: Final = 366 * 86_400
 _TIME: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 
 AgentDirs = Annotated[
@@ -18,6 +20,18 @@ AgentDirs = Annotated[
     typer.Option("--agents", metavar="DIR", help="Directory of agent modules (default: ./agents)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _limit(seconds: float | None) -> float | None:
+    if seconds is not None and not _LEAST_S <= seconds <= _YEAR_S:  # false for nan, too
+        raise typer.BadParameter(f"{seconds:g} is not between {_LEAST_S} and {_YEAR_S} (a year)")
+    return seconds
+
+
+Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", callback=_limit, help="Limit, waiting included."),
+]
 
 
 def seconds(text: str) -> float:

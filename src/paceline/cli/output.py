@@ -29,6 +29,7 @@ __all__ = [
     "USAGE",
     "as_text",
     "exit_code",
+    "harmless",
     "json_line",
     "line",
     "note",
@@ -76,11 +77,12 @@ def note(text: str) -> None:
 
 
 def _write(out: TextIO, text: str) -> None:
-    out.write(f"{_harmless(text) if out.isatty() else text}\n")
+    out.write(f"{harmless(text) if out.isatty() else text}\n")
 
 
-def _harmless(text: str) -> str:
-    """With what is not printable written out, save the ends of lines and tabs."""
+def harmless(text: str) -> str:
+    """What a terminal can be sent: what is not printable is written out, save the ends of lines and
+    tabs."""
     if text.isprintable():
         return text
     return "".join(

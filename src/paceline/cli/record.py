@@ -24,6 +24,12 @@ _SHOWN: Final = 80
 """Characters of an input or message that a table shows."""
 
 
+class _Message(msgspec.Struct):
+    """Of what a model was asked, as far as it is shown."""
+
+    content: object = None
+
+
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """Which calls to show; `call` is an id or the beginning of one."""
 
@@ -140,11 +146,24 @@ def _cut(text: str) -> str:
 
 
 def _input(record: Record) -> str:
-    """What was asked: the query alone where that is all, else the arguments."""
+    """What was asked: the query alone where that is all, the newest of messages, else the
+    arguments."""
     if record.input is None:
         return f"#{record.input_hash}" if record.input_hash else ""
     arguments = msgspec.json.decode(record.input, type=dict[str, object])
-    return str(arguments["query"]) if list(arguments) == ["query"] else record.input
+    if list(arguments) == ["query"]:
+        return str(arguments["query"])
+    return _newest(arguments.get("messages")) or record.input
+
+
+def _newest(messages: object) -> str:
+    """The text of the last message, without line breaks; nothing if there is none."""
+    try:
+        told = msgspec.convert(messages, list[_Message])
+    except msgspec.ValidationError:
+        return ""
+    content = told[-1].content if told else None
+    return " ".join(content.split()) if isinstance(content, str) else ""
 
 
 def _show(record: Record) -> None:

@@ -1,0 +1,170 @@
+"""Lines that a person types, waited for without a thread.
+
+The terminal edits the line itself. All that is ever changed about it is whether it shows what is
+typed.
+"""
+
+import asyncio
+import contextlib
+import os
+import select
+import termios
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol, Self, final
+
+__all__ = ["Keyboard", "Typed"]
+
+_MOST: Final = 65_536
+_LOCAL: Final = 3
+"""Where `termios` has the modes that these are of."""
+
+
+class Typed(Protocol):
+    """Where lines come from."""
+
+    async def line(self, unseen: Callable[[str], object], /) -> str | None:
+        """What is typed next; None once no more will come. `unseen` is told what of it was typed
+        before now, and has not been shown."""
+        ...
+
+    def forget(self) -> None:
+        """Takes no account of what was typed before now."""
+        ...
+
+
+@final
+class Keyboard:
+    """A terminal, by its file descriptor. One line is waited for at a time.
+
+    As a context it takes in what is typed while no line is waited for, and does not have it shown
+    then, as it would mix with what is written meanwhile. Left, the terminal is as it was.
+    """
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self._ended = False
+        self._ahead: deque[str] = deque()
+        self._open = False
+        self._silenced = False
+        self._begun = ""
+
+    def __enter__(self) -> Self:
+        """Has nothing shown from now on, but while a line is waited for."""
+        self._open = True
+        self._hide()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Has all shown again."""
+        self._open = False
+        self._show()
+
+    async def line(self, unseen: Callable[[str], object], /) -> str | None:
+        """Lines that come at once, as pasted ones do, are one. Cancelled, it waits no more and
+        leaves what is typed to the next."""
+        self._show()
+        try:
+            if self._ahead:
+                text = self._ahead.popleft()
+                unseen(text)
+            else:
+                begun, self._begun = self._begun, ""
+                if begun:
+                    unseen(begun)
+                text = begun + await self._read()
+        finally:
+            self._hide()
+        return text.removesuffix("\n") if text else None
+
+    def forget(self) -> None:
+        """As promised; a terminal that is gone holds nothing."""
+        self._ahead.clear()
+        self._begun = ""
+        with contextlib.suppress(termios.error):
+            termios.tcflush(self._terminal, termios.TCIFLUSH)
+
+    async def _read(self) -> str:
+        loop = asyncio.get_running_loop()
+        typed = bytearray()
+        while not self._ended:
+            ready: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(self._terminal, _wake, ready)
+            try:
+                await ready
+            finally:
+                loop.remove_reader(self._terminal)
+            if self._took(typed):
+                break
+        return typed.decode(errors="replace")
+
+    def _took(self, typed: bytearray) -> bool:
+        """Adds what is there; whether that is all of it."""
+        some = self._bytes()
+        typed += some
+        if not some:
+            # The end within a line is the end of that line.
+            self._ended = not typed or typed.endswith(b"\n")
+            return True
+        return typed.endswith(b"\n") and not self._more()
+
+    def _hide(self) -> None:
+        """What is typed from now on is taken in line by line, and not shown."""
+        if not self._open or self._silenced or not self._is_ours():
+            return
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            modes = termios.tcgetattr(self._terminal)
+            if not modes[_LOCAL] & termios.ECHO:  # then we would not know what to give back
+                return
+            modes[_LOCAL] &= ~termios.ECHO
+            termios.tcsetattr(self._terminal, termios.TCSANOW, modes)
+            self._silenced = True
+            asyncio.get_running_loop().add_reader(self._terminal, self._take_in)
+
+    def _show(self) -> None:
+        """What is typed from now on is shown."""
+        if not self._silenced:
+            return
+        self._silenced = False
+        asyncio.get_running_loop().remove_reader(self._terminal)
+        with contextlib.suppress(termios.error):
+            while not self._ended and self._more():
+                self._take_in()
+            modes = termios.tcgetattr(self._terminal)
+            local = modes[_LOCAL] | termios.ECHO
+            for modes[_LOCAL] in (local & ~termios.ICANON, local):
+                termios.tcsetattr(self._terminal, termios.TCSANOW, modes)
+            # So what was typed of a line that has no end yet can be read.
+            if not self._ended and self._more():
+                self._begun += self._bytes().decode(errors="replace")
+
+    def _take_in(self) -> None:
+        typed = bytearray()
+        while not self._took(typed) and self._more():
+            pass
+        if self._ended:
+            asyncio.get_running_loop().remove_reader(self._terminal)
+        text, self._begun = self._begun + typed.decode(errors="replace"), ""
+        if text:
+            self._ahead.append(text if text.endswith("\n") else f"{text}\n")
+
+    def _is_ours(self) -> bool:
+        """Whether we are not in the background, where changing the terminal would stop us."""
+        try:
+            return os.tcgetpgrp(self._terminal) == os.getpgrp()
+        except OSError:  # nobody's, or gone
+            return True
+
+    def _bytes(self) -> bytes:
+        try:
+            return os.read(self._terminal, _MOST)
+        except OSError:  # the terminal is gone
+            return b""
+
+    def _more(self) -> bool:
+        return bool(select.select([self._terminal], [], [], 0)[0])
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
