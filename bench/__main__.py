@@ -1,8 +1,8 @@
 """`make bench` and `paceline bench`: run benchmarks, print them, keep the figures in bench/results.
 
-A group that is run in full writes its file: `cache`, `metrics` and `balance` a report of that name
-with verdicts, `runtime` the figures `latest.json`. Ratios are shown beside those
-of the figures that were kept before.
+A group that is run in full writes its file: `cache`, `metrics`, `balance` and `engine` a report of that
+name with verdicts, `runtime` the figures `latest.json`. Ratios are shown beside those of the figures
+that were kept before.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from bench import balance_report, difference, metrics_report, report, verdicts
+from bench import balance_report, difference, engine_report, metrics_report, report, verdicts
 from bench.peers import ROOT
 from bench.verdicts import Results, Section
 from paceline.cli.output import FAILED, INTERRUPTED, OK, TERMINATED, line, note, problem, table
@@ -48,6 +48,7 @@ BENCHMARKS: Final = {
     "policies": Benchmark("balance", "strategies beside an oracle, in simulation", {"first": 1}),
     "picks": Benchmark("picks", "choosing an instance, beside a peer", _OWN),
     "resilience": Benchmark("resilience", "what keeping a call alive adds to it", _LEAST),
+    "steps": Benchmark("engine", "the engine beside asyncio and its peers", _OWN),
     "registry": Benchmark("registry", "looking up and loading agents", {}),
     "import_cost": Benchmark("import_cost", "importing the package", {"rounds": 3}),
 }
@@ -58,9 +59,15 @@ GROUPS: Final = {
     ),
     "metrics": ("metrics",),
     "balance": ("policies", "picks", "resilience"),
+    "engine": ("steps",),
     "runtime": ("call_path", "tiers", "metrics", "registry", "import_cost"),
 }  # fmt: skip
-REPORTS: Final = {"cache": report, "metrics": metrics_report, "balance": balance_report}
+REPORTS: Final = {
+    "cache": report,
+    "metrics": metrics_report,
+    "balance": balance_report,
+    "engine": engine_report,
+}
 LATEST: Final = report.REPORT.with_name("latest.json")
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["ROOT", "peer_python"]
+__all__ = ["ENGINES", "ROOT", "peer_python"]
 
 ROOT = Path(__file__).parent.parent
 _OURS = ROOT / "requirements" / "run.txt"
@@ -20,15 +20,19 @@ class _Environment(NamedTuple):
     alone: str | None
 
 
+ENGINES: Final = ("agent-framework", "agno", "langgraph", "openai-agents", "pydantic-ai")
 _ENVIRONMENTS: Final = {
     "cache": _Environment(".venv-peers", "peers.txt", "peers-alone.txt"),
-    "router": _Environment(".venv-peers-router", "peers-router.txt", None),
+    **{
+        kind: _Environment(f".venv-peers-{kind}", f"peers-{kind}.txt", None)
+        for kind in ("router", *ENGINES)
+    },
 }
 
 
 def peer_python(kind: str = "cache") -> Path:
     """The interpreter of the environment with this checkout and the peers of this kind: "cache"
-    of the cache and the metrics, "router" of the balancer.
+    of the cache and the metrics, "router" of the balancer, those of `ENGINES` each of the engine.
 
     It is made, or made anew when what is to be in it changed, which takes a minute. Run modules
     of ours in it with `-m`, in the folder `ROOT`.
