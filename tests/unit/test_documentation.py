@@ -1,5 +1,6 @@
 """What the documents say is true."""
 
+import json
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from paceline.settings import (
     BudgetSettings,
     FleetSettings,
     InstanceSettings,
+    McpSettings,
+    ModelSettings,
     ObjectiveSettings,
     PriceSettings,
     RuleSettings,
@@ -40,13 +43,19 @@ def blocks(name: str, language: str) -> list[str]:
     "code",
     [
         code
-        for name in ("README.md", "docs/cache.md", "docs/balance.md")
+        for name in (
+            "README.md",
+            "docs/cache.md",
+            "docs/balance.md",
+            "docs/sessions.md",
+            "docs/recipes.md",
+        )
         for code in blocks(name, "python")
     ],
 )
 def test_every_example_runs(code: str, tmp_path: Path) -> None:
-    """Each Python example of the README, of docs/cache.md and docs/balance.md runs as it stands, in an empty
-    directory."""
+    """Each Python example of the README, of docs/cache.md, docs/balance.md, docs/sessions.md and
+    docs/recipes.md runs as it stands, in an empty directory."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,
@@ -74,13 +83,28 @@ def test_the_example_of_fleets_loads(code: str, tmp_path: Path) -> None:
         assert fallbacks_of(name, fleet.fallback)
 
 
+@pytest.mark.parametrize("code", blocks("docs/sessions.md", "toml"))
+def test_the_examples_of_models_and_servers_load(code: str, tmp_path: Path) -> None:
+    """The models and MCP servers in the documents are settings that Paceline accepts. (S2-41)"""
+    file = tmp_path / "paceline.toml"
+    file.write_text(code)
+    found = load(file=file)
+    assert found.models or found.mcp
+
+
 def test_every_setting_is_documented_with_its_default() -> None:
     """docs/settings.md has a row for each setting, in its section, with the true default."""
     parts = re.split(r"^## \[", text("docs/settings.md"), flags=re.MULTILINE)[1:]
     sections = dict(part.split("]", 1) for part in parts)
     defaults = msgspec.to_builtins(Settings())
     assert set(sections) == set(defaults)
-    for section in ("prices", "budgets", "fleets"):  # whose keys are names of the user's own
+    for section in (
+        "prices",
+        "budgets",
+        "fleets",
+        "models",
+        "mcp",
+    ):  # whose keys are names of the user's own
         del defaults[section]
     for section, keys in defaults.items():
         body = sections[section].partition("\n### ")[0]
@@ -92,7 +116,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert set(rows) == set(shown)
         for key, value in shown.items():
             said = rows[key].strip('"')
-            plain = list(value) if isinstance(value, tuple) else value
+            plain = json.dumps(value) if isinstance(value, (tuple, list)) else value
             assert said == (f"{plain:g}" if isinstance(plain, float) else str(plain)), key
 
 
@@ -127,10 +151,10 @@ def test_no_gain_is_claimed_that_was_not_measured() -> None:
 
 def test_every_key_of_tables_of_settings_is_documented() -> None:
     """docs/settings.md has a row for each key of a rule, an objective, a silence, a price, a
-    budget, a fleet and an instance."""
+    budget, a fleet, an instance, a model and an MCP server."""
     said = set(re.findall(r"^\| `(\w+)` \|", text("docs/settings.md"), re.MULTILINE))
     for kind in (
         RuleSettings, ObjectiveSettings, SilenceSettings, PriceSettings, BudgetSettings,
-        FleetSettings, InstanceSettings,
+        FleetSettings, InstanceSettings, ModelSettings, McpSettings,
     ):  # fmt: skip
         assert set(kind.__struct_encode_fields__) <= said, kind

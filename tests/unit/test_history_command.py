@@ -61,6 +61,29 @@ def test_a_fallback_is_seen(place: Place, capsys: pytest.CaptureFixture[str]) ->
     assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == ["2"]
 
 
+def test_the_newest_message_is_the_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what a model was asked the newest message is shown, on one line; where that is no text all
+    of it is. (S2-41)"""
+    place = Place({}, tmp_path, home=tmp_path / "state")
+    place.home.path.mkdir()
+    system = {"role": "system", "content": "be kind"}
+    said = {"role": "user", "content": "how many\nbolts?"}
+    asked: list[Any] = [[system, said], [said, {"role": "assistant", "content": None}], "none", []]
+    write(
+        place.home.history,
+        [
+            row(str(at), at * S, kind="model", input=json.dumps({"messages": one, "seed": 1}))
+            for at, one in enumerate(asked, 1)
+        ],
+    )
+    history(place, Filter(), as_json=False)
+    *_, whole, newest = capsys.readouterr().out.splitlines()
+    assert newest.endswith("how many bolts?")
+    assert '"messages"' in whole
+
+
 def test_top_has_the_error_behind_a_fallback() -> None:
     """The errors that fallbacks answered in place of are among those that `top` shows. (S0-81)"""
     board = Board("5m")
