@@ -165,7 +165,7 @@ def test_a_server_that_cannot_be_asked_says_why(given: dict[str, str], said: str
         ({"pipeline": 1}, "a ToolPipeline"),
         ({"modle": "x"}, "Did you mean model?"),
     ],
-    ids=str,
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:
     """An option that there is not, or of another type, is refused with what is wanted, before anything
