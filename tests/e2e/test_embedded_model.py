@@ -83,7 +83,7 @@ async def test_the_embedded_model_answers_with_two_commands(
         assert await called("what is the weather in Oslo?") == [("weather", {"city": "Oslo"})]
         process = model.language
         assert isinstance(process, ModelProcess)
-        assert 0 < process.memory_bytes < 512 * 1024**2
+        assert 0 < process.memory_bytes < 1024**3
         first = process.pid
         cancelled = asyncio.create_task(called("how many cores are there?"))
         await asyncio.sleep(0)

@@ -218,7 +218,8 @@ OPTIONS = {
 OWN = {"agent_name", "context", "input_data", "scope", "self", "user"}
 """Taken by every method of AgentCache, as what they are."""
 ARGUMENTS = {
-    "cache", "capabilities", "description", "directory", "name", "result", "value", "version",
+    "cache", "capabilities", "description", "directory", "examples", "name", "result", "value",
+    "version",
 }  # fmt: skip
 """Options elsewhere that promise nothing about how a result is kept, or are given by place."""
 

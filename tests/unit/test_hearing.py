@@ -244,7 +244,7 @@ Action = tuple[int, str]
 )
 def test_one_whole_answer_is_heard(actions: list[Action], data: Any) -> None:
     """However tries speak, fail and answer beside one another, and whichever of them counts, the
-    listener ends up with that answer and nothing else; a restart is told only to take something back,
+    listener ends up with that answer's text and with tool uses of it alone; a restart is told only to take something back,
     and each part of the one who is heard at once (S2-41)."""
     heard: list[Part] = []
     empty = True
@@ -277,7 +277,9 @@ def test_one_whole_answer_is_heard(actions: list[Action], data: Any) -> None:
     floor.settle(reply)
     listener = Listener()
     listener.heard = heard
-    assert listener.has(reply)
+    uses = tuple(part.use for part in heard if isinstance(part, UsePart))
+    assert reply.uses[: len(uses)] == uses
+    assert listener.has(replace(reply, uses=uses))
     floor.close()
     before = list(heard)
     for one in tries.values():

@@ -10,6 +10,7 @@ from paceline import AgentInstance, Call, Runtime
 from paceline.balance.lease import Lease
 from paceline.balance.request import Request
 from paceline.errors import BudgetExceededError, Shortage
+from paceline.path.dispatch import FleetDispatch
 from paceline.testing.virtual_time import run as run_virtual
 from paceline.usage import report_usage
 from tests.unit.far import Far, far_runtime, in_runtime, many
@@ -104,6 +105,13 @@ def test_who_cleans_up_keeps_its_place_in_the_agents_limit() -> None:
     in_runtime(steps, a, b, **HEDGED)
 
 
+async def seen_out(runtime: Runtime) -> None:
+    """What closing waits for, before threads of it take real time."""
+    dispatch = runtime._parts.jobs.of(runtime.registry.get("far")).dispatch
+    assert isinstance(dispatch, FleetDispatch)
+    await dispatch.close()
+
+
 def test_closing_waits_for_who_cleans_up() -> None:
     """A runtime is not closed before all that lost has cleaned up. (S0-64, S0-68)"""
     a, b = Tidy("a", 3), Tidy("b", 3)
@@ -114,7 +122,8 @@ def test_closing_waits_for_who_cleans_up() -> None:
             loser = slowed(runtime, a, b)
             assert (await runtime.run("far", "q")).ok
             before, answered = len(loser.ended), now()
-        assert now() - answered == pytest.approx(3)
+            await seen_out(runtime)
+            assert now() - answered == pytest.approx(3)
         assert len(loser.ended) == before + 1
         assert len(asyncio.all_tasks()) == 1
 
@@ -135,7 +144,8 @@ def test_cleaning_up_has_an_end(
             slowed(runtime, a, b)
             assert (await runtime.run("far", "q")).ok
             answered = now()
-        assert now() - answered == pytest.approx(takes_s)
+            await seen_out(runtime)
+            assert now() - answered == pytest.approx(takes_s)
 
     run_virtual(main())
     assert [record.levelname for record in caplog.records] == ["WARNING"] * (times - 1)
