@@ -1,0 +1,232 @@
+"""What may be launched ahead: how often, for how much work and money, and how much of it in vain.
+
+Token buckets for what is launched, and beside them one allowance for what nobody uses: however
+wrong predictions are, launches in vain stay a share of the real calls.
+"""
+
+from typing import Final, TypeVar, final
+
+from paceline.clock import Clock
+
+__all__ = ["Budget"]
+
+V = TypeVar("V")
+
+_NS: Final = 1_000_000_000
+_MINUTE_NS: Final = 60 * _NS
+_DAY_NS: Final = 86_400 * _NS
+_MOST_SAVED: Final = 100.0  # launches in vain that real calls can pay for ahead
+_MOST_OPEN: Final = 10_000  # launches of which it is not known what they took, or if they are used
+_HAIR: Final = 1e-9  # by which sums of fractions may be off
+
+
+@final
+class _Bucket:
+    """Holds `most`, all of it at first, and fills up by `rate` each nanosecond. More than it holds
+    may be taken where it is known too late, and has to fill up again first."""
+
+    __slots__ = ("_at_ns", "_level", "_most", "_rate")
+
+    def __init__(self, most: float, rate: float, now_ns: int) -> None:
+        self._most = most
+        self._rate = rate
+        self._level = most
+        self._at_ns = now_ns
+
+    def has(self, amount: float, now_ns: int) -> bool:
+        """Whether that much is there. What costs nothing is always there."""
+        return amount <= 0 or self._fill(now_ns) + _HAIR >= amount
+
+    def take(self, amount: float, now_ns: int) -> None:
+        """Takes it, there or not; less than 0 gives back, up to the brim."""
+        self._level = min(self._most, self._fill(now_ns) - amount)
+
+    def _fill(self, now_ns: int) -> float:
+        if now_ns > self._at_ns:
+            self._level = min(self._most, self._level + (now_ns - self._at_ns) * self._rate)
+            self._at_ns = now_ns
+        return self._level
+
+
+@final
+class _Each:
+    """Buckets of `limit` a minute, one for each name.
+
+    A bucket that nothing was taken from for a minute is full, and need not be there: of those used
+    last it keeps as many as there can be launches in a minute.
+    """
+
+    __slots__ = ("_buckets", "_most", "limit")
+
+    def __init__(self, limit: int, most: int) -> None:
+        self.limit = limit
+        self._most = most
+        self._buckets: dict[str, _Bucket] = {}
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def has(self, name: str, now_ns: int) -> bool:
+        """Whether one more is there."""
+        bucket = self._buckets.get(name)
+        return self.limit >= 1 if bucket is None else bucket.has(1, now_ns)
+
+    def take(self, name: str, now_ns: int) -> None:
+        """Takes one."""
+        bucket = self._buckets.pop(name, None)
+        if bucket is None:
+            bucket = _a_minute(self.limit, now_ns)
+            if len(self._buckets) >= self._most:
+                del self._buckets[next(iter(self._buckets))]
+        self._buckets[name] = bucket
+        bucket.take(1, now_ns)
+
+
+@final
+class Budget:
+    """Says what may be launched; all that is launched is to be told.
+
+    In any minute no more is launched than its limit and what was left of the minute before;
+    `work_s_per_minute` is work, counted as expected when it is launched and as it was once that is
+    known. In any 24 hours calls launched cost no more than `usd_a_day` by expectation, and no more
+    than half of it at once.
+
+    Besides, each launch takes 1 of an allowance and gives it back when it is used. It is `initial` at
+    first, and each real call that changes nothing adds `extra_calls`; up to 100 can be saved up. So
+    launches in vain, those included of which nothing is known yet, are never more than
+    `initial + extra_calls * real calls`. Everybody has an allowance of his own, so that who is always
+    wrong takes nothing from the others; of at most 10,000, the oldest begin anew.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        launches_per_minute: int = 60,
+        tool_launches_per_minute: int = 20,
+        session_launches_per_minute: int = 30,
+        work_s_per_minute: float = 30.0,
+        usd_a_day: float = 0.0,
+        extra_calls: float = 0.3,
+        initial: float = 8.0,
+    ) -> None:
+        """A limit of 0 launches nothing; `usd_a_day` of 0 nothing that costs. Raises ValueError for
+        limits below 0."""
+        limits = (
+            launches_per_minute,
+            tool_launches_per_minute,
+            session_launches_per_minute,
+            work_s_per_minute,
+            usd_a_day,
+        )
+        if not all(limit >= 0 for limit in (*limits, extra_calls, initial)):
+            raise ValueError("a limit of what is launched ahead is not below 0")
+        now_ns = clock.monotonic_ns()
+        most = 2 * launches_per_minute + 1  # a minute's limit, and what the minute before left
+        self._clock = clock
+        self._all = _a_minute(launches_per_minute, now_ns)
+        self._tools = _Each(tool_launches_per_minute, most)
+        self._sessions = _Each(session_launches_per_minute, most)
+        self._seconds = _a_minute(work_s_per_minute, now_ns)
+        self._usd = _Bucket(usd_a_day / 2, usd_a_day / 2 / _DAY_NS, now_ns)
+        self._launches_per_minute = launches_per_minute
+        self._work_s_per_minute = work_s_per_minute
+        self._usd_a_day = usd_a_day
+        self._extra_calls = extra_calls
+        self._initial = initial if extra_calls else 0.0
+        self._most = max(self._initial, _MOST_SAVED)
+        self._allowances: dict[str, float] = {}
+        self._unused: dict[str, str] = {}
+        self._running: dict[str, tuple[float, float]] = {}
+
+    def allowance(self, whose: str = "") -> float:
+        """How many more may be launched in vain for somebody."""
+        return self._allowances.get(whose, self._initial)
+
+    def may(
+        self, tool: str, session: str, expected_s: float, usd: float = 0.0, *, whose: str = ""
+    ) -> str:
+        """Nothing, or the limit that says no, in words.
+
+        `expected_s` is how many seconds the call will take, `usd` what it will cost.
+        """
+        if self.allowance(whose) + _HAIR < 1:
+            return f"too many launches in vain: {self._extra_calls:g} for one real call are allowed"
+        now_ns = self._clock.monotonic_ns()
+        return self._too_many(tool, session, now_ns) or self._too_much(expected_s, usd, now_ns)
+
+    def launched(
+        self,
+        id_: str,
+        tool: str,
+        session: str,
+        expected_s: float,
+        usd: float = 0.0,
+        *,
+        whose: str = "",
+    ) -> None:
+        """A call was launched, which `may` had just allowed. `id_` is its own."""
+        now_ns = self._clock.monotonic_ns()
+        self._grant(whose, -1)
+        self._all.take(1, now_ns)
+        self._tools.take(tool, now_ns)
+        self._sessions.take(session, now_ns)
+        self._seconds.take(expected_s, now_ns)
+        self._usd.take(usd, now_ns)
+        _keep(self._unused, id_, whose)
+        _keep(self._running, id_, (expected_s, usd))
+
+    def took(self, id_: str, took_s: float, usd: float = 0.0) -> None:
+        """It is over: what it did take and cost takes the place of what was expected."""
+        expected = self._running.pop(id_, None)
+        if expected is None:
+            return
+        now_ns = self._clock.monotonic_ns()
+        self._seconds.take(took_s - expected[0], now_ns)
+        self._usd.take(usd - expected[1], now_ns)
+
+    def used(self, id_: str) -> None:
+        """A real call has asked for it. Counts once, and only for what was launched."""
+        whose = self._unused.pop(id_, None)
+        if whose is not None:
+            self._grant(whose, 1)
+
+    def gone(self, id_: str) -> None:
+        """Nobody will use it any more."""
+        self._unused.pop(id_, None)
+
+    def real(self, whose: str = "") -> None:
+        """A session made a call that changes nothing, whether it was launched ahead or not."""
+        self._grant(whose, self._extra_calls)
+
+    def _grant(self, whose: str, amount: float) -> None:
+        allowance = min(self._most, self.allowance(whose) + amount)
+        self._allowances.pop(whose, None)
+        _keep(self._allowances, whose, allowance)
+
+    def _too_many(self, tool: str, session: str, now_ns: int) -> str:
+        if not self._all.has(1, now_ns):
+            return f"no more than {self._launches_per_minute} launches a minute"
+        if not self._tools.has(tool, now_ns):
+            return f"no more than {self._tools.limit} launches of {tool} a minute"
+        if not self._sessions.has(session, now_ns):
+            return f"no more than {self._sessions.limit} launches a minute in one session"
+        return ""
+
+    def _too_much(self, expected_s: float, usd: float, now_ns: int) -> str:
+        if not self._seconds.has(expected_s, now_ns):
+            return f"no more than {self._work_s_per_minute:g} s of work a minute"
+        if not self._usd.has(usd, now_ns):
+            return f"no more than {self._usd_a_day:g} USD a day"
+        return ""
+
+
+def _a_minute(limit: float, now_ns: int) -> _Bucket:
+    return _Bucket(limit, limit / _MINUTE_NS, now_ns)
+
+
+def _keep(open_: dict[str, V], id_: str, value: V) -> None:
+    """Forgets the oldest when there are too many; it then counts as in vain, and as expected."""
+    if len(open_) >= _MOST_OPEN:
+        del open_[next(iter(open_))]
+    open_[id_] = value

@@ -1,0 +1,56 @@
+"""What is likely to be called until a turn ends, as one pattern, and what it takes."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from paceline.predict.course import Course
+from paceline.predict.figures import Figures
+from paceline.predict.knowledge import Knowledge
+from paceline.predict.sequence import END
+
+__all__ = ["ExecutionPattern", "pattern_of"]
+
+_LEAST: Final = 0.2  # below this nothing is said of what comes next
+_LONGEST: Final = 8
+
+
+class ExecutionPattern(msgspec.Struct, frozen=True):
+    """The calls that are likely to come, in order, and what they take by experience: seconds, the
+    share of times that all succeed, resources by name, and how often this moment was seen."""
+
+    tool_sequence: tuple[str, ...]
+    avg_execution_time: float
+    success_rate: float
+    resource_usage: Mapping[str, float]
+    frequency: int
+
+
+def pattern_of(knowledge: Knowledge, course: Course) -> ExecutionPattern | None:
+    """The likeliest calls until the turn ends, one after the other; None if nothing is likely."""
+    ahead = course.copy()
+    names: list[str] = []
+    while len(names) < _LONGEST:
+        ranked = knowledge.sequence.predict(ahead)
+        name, chance = ranked[0]
+        if name == END or chance < _LEAST:
+            break
+        names.append(name)
+        ahead.suppose(name, knowledge.came(name))
+    if not names:
+        return None
+    figures = [knowledge.figures.get(name, Figures()) for name in names]
+    success = 1.0
+    usage: dict[str, float] = {}
+    for each in figures:
+        success *= each.success
+        for resource, amount in each.used.items():
+            usage[resource] = usage.get(resource, 0.0) + amount
+    return ExecutionPattern(
+        tuple(names),
+        sum(each.seconds for each in figures),
+        success,
+        usage,
+        round(knowledge.sequence.seen(course)),
+    )

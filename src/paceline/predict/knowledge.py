@@ -1,0 +1,118 @@
+"""All that is learnt of one scope: its models, and what its tools take."""
+
+from collections.abc import Container, Generator, Mapping, Sequence
+from typing import Protocol, final
+
+import msgspec
+
+from paceline.errors import CodecError
+from paceline.predict.calibration import Calibration
+from paceline.predict.context import Context
+from paceline.predict.events import Called
+from paceline.predict.figures import Figures, measure
+from paceline.predict.groups import ParallelGroups
+from paceline.predict.sequence import SequenceModel
+
+__all__ = ["Arguments", "Knowledge", "MakeArguments"]
+
+
+class Arguments(Protocol):
+    """What the predictor needs of a model of arguments; `paceline.predict.arguments` is one."""
+
+    def propose(
+        self, name: str, context: Context, *, most: int = 10, least: float = 0.0
+    ) -> list[tuple[Mapping[str, object], float]]:
+        """Complete arguments with their probability, given the name, best first; [] abstains, as
+        it may where all together cannot reach `least`."""
+        ...
+
+    def reason(self, name: str, context: Context, arguments: Mapping[str, object]) -> object | None:
+        """Where arguments are from that were proposed at this moment: `str` of it is in words."""
+        ...
+
+    def observe(self, call: Called, context: Context) -> None:
+        """What was called in a context that does not know of it yet."""
+        ...
+
+    def save(self) -> object:
+        """All that was learnt, as plain data."""
+        ...
+
+    def load(self, saved: object) -> None:
+        """Takes the place of all that was learnt; raises CodecError where it is not what `save`
+        returned."""
+        ...
+
+
+class MakeArguments(Protocol):
+    """Makes a model of arguments that has learnt nothing."""
+
+    def __call__(self, *, patterns: int) -> Arguments: ...
+
+
+@final
+class Knowledge:
+    """What is learnt of one scope, with room for so many patterns; `saved` is what to begin with.
+
+    Raises CodecError where that is not what `saving` came to.
+    """
+
+    def __init__(self, arguments: MakeArguments, patterns: int, saved: object = None) -> None:
+        self.sequence = SequenceModel(patterns=patterns)
+        self.arguments = arguments(patterns=patterns)
+        self.calibration = Calibration()
+        self.groups = ParallelGroups()
+        self.figures: dict[str, Figures] = {}
+        if saved is not None:
+            self._load(saved)
+
+    def came(self, name: str) -> str:
+        """What comes of this tool, mostly."""
+        figures = self.figures.get(name)
+        return "object" if figures is None else figures.came
+
+    def took(
+        self,
+        calls: Sequence[Called],
+        took_s: Sequence[float | None],
+        used: Sequence[Mapping[str, float]],
+        only: Container[str] | None = None,
+    ) -> None:
+        """The seconds and the resources of calls, in their order, as far as they are known."""
+        for place, call in enumerate(calls):
+            if only is None or call.name in only:
+                seconds = took_s[place] if place < len(took_s) else None
+                measure(self.figures, call, seconds, used[place] if place < len(used) else None)
+
+    def saving(self) -> Generator[None, None, dict[str, object]]:
+        """All of it as plain data, made bit by bit."""
+        parts: dict[str, object] = {}
+        for name, part in self._parts().items():
+            parts[name] = part.save()
+            yield
+        return {"parts": parts, "figures": msgspec.to_builtins(self.figures)}
+
+    def _load(self, saved: object) -> None:
+        try:
+            data = msgspec.convert(saved, _Saved)
+        except msgspec.ValidationError as exc:
+            raise CodecError(f"what was learnt cannot be read: {exc}") from exc
+        parts = self._parts()
+        if data.parts.keys() != parts.keys():
+            raise CodecError(f"what was learnt has other parts: {', '.join(data.parts)}")
+        for name, part in parts.items():
+            part.load(data.parts[name])
+        self.figures = data.figures
+
+    def _parts(self) -> dict[str, SequenceModel | Arguments | Calibration | ParallelGroups]:
+        return {
+            "sequence": self.sequence,
+            "arguments": self.arguments,
+            "calibration": self.calibration,
+            "groups": self.groups,
+        }
+
+
+class _Saved(msgspec.Struct):
+    parts: dict[str, object]
+    figures: dict[str, Figures]

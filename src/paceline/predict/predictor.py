@@ -1,0 +1,485 @@
+"""What a session will call next, with all arguments, and how likely that is to come true.
+
+`PerformancePredictor` joins the models: which tool is next (`sequence`), where its arguments come
+from (`arguments`), and what such a prediction was worth so far (`calibration`). It is pure but for
+the clock, which it only asks when an update is due.
+"""
+
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Final, NamedTuple, final
+
+import msgspec
+
+from paceline.clock import Clock, SystemClock
+from paceline.errors import CodecError
+from paceline.predict.arguments import ArgumentModel
+from paceline.predict.calibration import Calibration
+from paceline.predict.context import Context
+from paceline.predict.course import Course
+from paceline.predict.events import Called, Event, Proposal, Said, Step, Tools, Trajectory
+from paceline.predict.execution import ExecutionPattern, pattern_of
+from paceline.predict.groups import Turn
+from paceline.predict.knowledge import Knowledge, MakeArguments
+from paceline.predict.moments import Moment
+from paceline.predict.sequence import END
+from paceline.predict.values import canonical
+
+__all__ = ["Bits", "Guess", "PerformancePredictor", "Session"]
+
+_SYSTEM: Final = SystemClock()
+UPDATE_S: Final = 30.0
+"""Seconds between two updates, if there is news."""
+
+_LIKELY: Final = 0.04  # a tool that is less likely is not asked for arguments
+_MOST_TOOLS: Final = 4  # are asked for arguments
+_SHARPER: Final = 1.4
+"""Arguments that are sure count for more than a tool that is. Chosen on the recorded sessions that
+bench/predict.py reads, which shows what others come to."""
+_FAINT: Final = 0.004  # arguments of a tool that cannot be surer than this are not looked for
+_SCORED: Final = 4  # of the proposals of one moment
+_OWN: Final = 20  # events of a scope that weigh as much as all that is public
+
+
+class Guess(NamedTuple):
+    """A proposal, and what the models made of it before it was calibrated."""
+
+    proposal: Proposal
+    confidence: float
+
+
+@final
+class Bits:
+    """What is made bit by bit, by iterating; `whole` is what comes of it."""
+
+    def __init__(self, bits: Generator[None, None, object]) -> None:
+        self.whole: object = None
+        self._bits = bits
+
+    def __iter__(self) -> Iterator[None]:
+        self.whole = yield from self._bits
+
+
+@final
+class Session:
+    """A session under way, as prediction sees it. Made by `PerformancePredictor.session`."""
+
+    def __init__(self, scope: str, tools: Tools, public: Collection[str] = ()) -> None:
+        self.scope = scope
+        self._public = public
+        self.context = Context(scope, tools)
+        self.course = Course(tools)
+        self.public_course = Course(tools)
+        self.turn = Turn()
+        self.guesses: dict[Moment, list[Guess]] = {}
+        """What was proposed last at each moment, as long as it is not known what came."""
+        self.asked: list[str] = []
+        """The tools of the step under way, as far as they were told of."""
+        self.before: tuple[Course, Course] | None = None
+        """Where both courses were before the user spoke, until a model answers."""
+
+    @property
+    def proposed(self) -> list[Guess]:
+        """What the model is expected to answer."""
+        return self.guesses.get(Moment.REPLY, [])
+
+    def hear(self, event: Event) -> None:
+        """Goes on without anything being learnt."""
+        self.context.hear(event)
+        self.course.hear(event)
+        seen = _public(event, self._public)
+        if seen is not None:
+            self.public_course.hear(seen)
+        self.guesses.pop(Moment.REPLY, None)
+        if isinstance(event, Step):
+            self.asked = []
+
+    def ask(self, call: Called) -> None:
+        """One more call of a step whose results are not there yet."""
+        self.context.ask(call)
+        self.course.ask(call)
+        if call.name in self._public:
+            self.public_course.ask(call)
+
+    @property
+    def awaits_reply(self) -> bool:
+        """Whether it is the model's turn: to call a tool, or to end the turn."""
+        return self.course.moment in {"user", "step"}
+
+
+@final
+class PerformancePredictor:
+    """Learns of sessions as they go on and proposes their next calls.
+
+    Nothing that is learnt of one scope is used in another, but for calls of tools that are
+    `public`: the same for all, with arguments that are nobody's secret. From those a scope that
+    has seen little yet takes its first guesses. At most `scopes` are remembered, those used last;
+    the global one may hold `patterns`, each other a tenth of that. `sharpness` is the power of the
+    arguments' chance in the confidence of a call.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock = _SYSTEM,
+        arguments: MakeArguments = ArgumentModel,
+        public: Collection[str] = frozenset(),
+        patterns: int = 10_000,
+        scopes: int = 100,
+        sharpness: float = _SHARPER,
+    ) -> None:
+        self._clock = clock
+        self._make = arguments
+        self._public = public
+        self._patterns = patterns
+        self._most_scopes = scopes
+        self._sharpness = sharpness
+        self._shared = Knowledge(arguments, patterns)
+        self._scopes: dict[str, Knowledge] = {}
+        self._news = False
+        self._updated_ns = clock.monotonic_ns()
+
+    def session(self, scope: str = "", tools: Tools | None = None) -> Session:
+        """A session that begins; `tools` are the JSON schemas of what may be called."""
+        return Session(scope, {} if tools is None else tools, self._public)
+
+    def next_tools(self, session: Session) -> list[tuple[str, float]]:
+        """What may be next, the end of the turn (`END`) among it, best first."""
+        return self._next(session, session.course, session.public_course)
+
+    def _next(self, session: Session, course: Course, public: Course) -> list[tuple[str, float]]:
+        own = self._scopes.get(session.scope)
+        if own is None and not self._public:
+            return []
+        if own is None:
+            return self._shared.sequence.predict(public)
+        tools = own.sequence.predict(course)
+        weight = own.sequence.observed / (own.sequence.observed + _OWN)
+        if not self._public or weight > 0.95:  # noqa: PLR2004 (what is public says little then)
+            return tools
+        mixed = {name: weight * chance for name, chance in tools}
+        for name, chance in self._shared.sequence.predict(public):
+            mixed[name] = mixed.get(name, 0.0) + (1.0 - weight) * chance
+        return sorted(mixed.items(), key=lambda item: (-item[1], item[0]))
+
+    def propose(
+        self,
+        session: Session,
+        most: int = 10,
+        *,
+        moment: Moment = Moment.REPLY,
+        least: float = 0.0,
+    ) -> list[Proposal]:
+        """Complete calls that may be next, with their probability, best first. [] abstains.
+
+        Best is what the models are surest of; the probability is what that was worth so far, at
+        this `moment`. They are scored when `asked` or `observe` is told what came, launched or not.
+        Calls of tools none of which can be as probable as `least` are left out: whoever launches
+        nothing below it is proposed the same, sooner.
+        """
+        course, public = session.course, session.public_course
+        if moment is Moment.TOOLS:
+            own, course, public = self._knowledge(session.scope), course.copy(), public.copy()
+            course.suppose_answers([own.came(name) for name in session.asked])
+            public.suppose_answers(
+                [own.came(name) for name in session.asked if name in self._public]
+            )
+        elif moment is Moment.IDLE:
+            course, public = course.idle(), public.idle()
+        found: list[tuple[float, str, Mapping[str, object]]] = []
+        asked = 0
+        for name, chance in self._next(session, course, public):
+            if chance < _LIKELY or asked >= _MOST_TOOLS:
+                break
+            if name == END:
+                continue
+            asked += 1
+            needed = self._needed(session.scope, name, least, moment)
+            if chance < needed:  # even the surest arguments leave the chance of the tool
+                continue
+            given_least = (max(_FAINT, needed) / chance) ** (1.0 / self._sharpness)
+            for arguments, given in self._arguments(session, name, most, given_least):
+                found.append((chance * given**self._sharpness, name, arguments))
+        found.sort(key=itemgetter(0), reverse=True)
+        guesses = session.guesses[moment] = [
+            Guess(self._proposal(session, name, arguments, confidence, moment), confidence)
+            for confidence, name, arguments in found[:most]
+        ]
+        return [guess.proposal for guess in guesses]
+
+    def known(self, session: Session, proposal: Proposal, *, moment: Moment = Moment.REPLY) -> bool:
+        """Whether enough proposals like this one, made last in the session, were scored that its
+        probability is experience: before that none is to be launched."""
+        name = proposal.name
+        for guess in session.guesses.get(moment, ()):
+            if guess.proposal is proposal:
+                calibration = self._calibration(session.scope, name, guess.confidence, moment)
+                return calibration.known(_at(moment, name), guess.confidence)
+        return False
+
+    def takes_s(self, scope: str, name: str) -> float:
+        """How long a tool takes, by experience of this scope, else of all if it is public; 0.0 where
+        there is none."""
+        own = self._scopes.get(scope, self._shared)
+        figures = own.figures.get(name) or self._shared.figures.get(name)
+        return 0.0 if figures is None else figures.seconds
+
+    def asked(self, session: Session, calls: Sequence[Called]) -> None:
+        """What the model asked for, while the results are not there yet: `observe` is told of them
+        later, as a step of the same calls."""
+        self._score(session, Step(tuple(calls)))
+        self._learn_calls(session, calls)
+
+    def explain(self, session: Session, proposal: Proposal) -> str:
+        """Where a proposal is from, in words."""
+        why = str(proposal.why)
+        chances = dict(self.next_tools(session))
+        chance = chances.get(proposal.name, 0.0)
+        before = [f"{name} ({came})" for name, came in session.course.recent]
+        after = " then ".join(before) or "the beginning"
+        seen = self._knowledge(session.scope).sequence.seen(session.course)
+        return (
+            f"{proposal.name} follows {after} with {chance:.0%}; this moment was seen "
+            f"{seen:.0f} times. With these arguments such a call came true {proposal.probability:.0%} "
+            "of the time." + (f" Arguments: {why}." if why else "")
+        )
+
+    def observe(
+        self,
+        session: Session,
+        event: Event,
+        *,
+        took_s: Sequence[float | None] = (),
+        used: Sequence[Mapping[str, float]] = (),
+    ) -> None:
+        """What happened next in a session: scores what was proposed, learns of it and goes on.
+
+        `took_s` and `used` are the seconds and the resources of the calls of a step, in order.
+        """
+        own = self._knowledge(session.scope)
+        own.groups.observe(session.turn, event)
+        if isinstance(event, Step):
+            if not session.asked:
+                self._score(session, event)
+                self._learn_calls(session, event.calls)
+            own.took(event.calls, took_s, used)
+            self._shared.took(event.calls, took_s, used, self._public)
+        elif event.by_user:
+            session.before = session.course.idle(), session.public_course.idle()
+        elif session.awaits_reply:
+            self._score(session, event)
+            self._learn_first(own, session, END)
+            own.sequence.observe(session.course, END)
+            if self._public and session.public_course.moment in {"user", "step"}:
+                self._shared.sequence.observe(session.public_course, END)
+        session.hear(event)
+        self._news = True
+
+    def learn(self, trajectory: Trajectory, tools: Tools | None = None) -> None:
+        """A whole session, as one that is over, without anything being proposed in it."""
+        session = self.session(trajectory.scope, tools)
+        for event in trajectory.events:
+            self.observe(session, event)
+
+    def score(
+        self,
+        scope: str,
+        proposed: Sequence[Guess],
+        event: Event,
+        *,
+        moment: Moment = Moment.REPLY,
+    ) -> None:
+        """Counts which proposals came true. A message of the user says nothing of them."""
+        if isinstance(event, Said) and event.by_user:
+            return
+        calls = () if isinstance(event, Said) else event.calls
+        came = {_identity(call) for call in calls}
+        for proposal, confidence in proposed[:_SCORED]:
+            right = (proposal.name, canonical(proposal.arguments)) in came
+            name = _at(moment, proposal.name)
+            self._knowledge(scope).calibration.record(name, confidence, right=right)
+            if proposal.name in self._public:
+                self._shared.calibration.record(name, confidence, right=right)
+
+    def predict_execution_pattern(self, context: Session) -> ExecutionPattern | None:
+        """The calls that are likely to come until the turn ends; None if nothing is likely."""
+        return pattern_of(self._knowledge(context.scope), context.course)
+
+    def parallel_groups(
+        self, scope: str = "", read_only: Collection[str] = ()
+    ) -> list[tuple[str, ...]]:
+        """Tools among those that change nothing that never needed one another."""
+        own = self._scopes.get(scope)
+        return own.groups.groups(read_only.__contains__) if own is not None else []
+
+    @property
+    def update_due(self) -> bool:
+        """Whether there is news, and the last update is 30 s ago."""
+        elapsed_ns = self._clock.monotonic_ns() - self._updated_ns
+        return self._news and elapsed_ns >= UPDATE_S * 1e9
+
+    def update_predictions(self) -> bool:
+        """Forgets the scopes that were used longest ago, beyond those that may be remembered.
+        False, and nothing done, if nothing was learnt since the last time."""
+        if not self._news:
+            return False
+        self._trim()
+        self._news = False
+        self._updated_ns = self._clock.monotonic_ns()
+        return True
+
+    def forget(self, scope: str) -> None:
+        """Drops all that was learnt of a scope. What public tools taught stays."""
+        self._scopes.pop(scope, None)
+
+    def save(self) -> object:
+        """All that was learnt, as plain data, for MessagePack or JSON."""
+        saving = Bits(self.saving())
+        for _ in saving:
+            pass
+        return saving.whole
+
+    def saving(self) -> Generator[None, None, object]:
+        """The same bit by bit, for who must not be kept busy by it for long; what is learnt
+        meanwhile may be in it or not."""
+        shared = yield from self._shared.saving()
+        scopes: dict[str, object] = {}
+        for scope, each in list(self._scopes.items()):
+            scopes[scope] = yield from each.saving()
+        return {"version": 1, "shared": shared, "scopes": scopes}
+
+    def load(self, saved: object) -> None:
+        """Takes the place of all that was learnt; raises CodecError where it is not what `save`
+        returned, and then nothing changes."""
+        try:
+            data = msgspec.convert(saved, _Saved)
+        except msgspec.ValidationError as exc:
+            raise CodecError(f"saved predictions cannot be read: {exc}") from exc
+        if data.version != 1:
+            raise CodecError(f"saved predictions are of version {data.version}, and not 1")
+        shared = Knowledge(self._make, self._patterns, data.shared)
+        scopes = {
+            scope: Knowledge(self._make, self._room(scope), each)
+            for scope, each in data.scopes.items()
+        }
+        self._shared, self._scopes = shared, scopes
+        self._trim()
+
+    def _knowledge(self, scope: str) -> Knowledge:
+        """What is learnt of a scope, which is then the one used last."""
+        own = self._scopes.pop(scope, None)
+        if own is None:
+            own = Knowledge(self._make, self._room(scope))
+        self._scopes[scope] = own
+        if len(self._scopes) > 2 * self._most_scopes:
+            self._trim()
+        return own
+
+    def _trim(self) -> None:
+        for scope in list(self._scopes)[: max(0, len(self._scopes) - self._most_scopes)]:
+            del self._scopes[scope]
+
+    def _room(self, scope: str) -> int:
+        return max(100, self._patterns if scope == "" else self._patterns // 10)
+
+    def _score(self, session: Session, event: Event) -> None:
+        """Counts which of all that was proposed came true."""
+        for moment, guesses in session.guesses.items():
+            self.score(session.scope, guesses, event, moment=moment)
+        session.guesses = {}
+
+    def _learn_first(self, own: Knowledge, session: Session, name: str) -> None:
+        """What a turn began with, as seen from before it."""
+        if session.before is None:
+            return
+        before, public_before = session.before
+        own.sequence.observe(before, name)
+        if self._public and (name == END or name in self._public):
+            self._shared.sequence.observe(public_before, name)
+        session.before = None
+
+    def _learn_calls(self, session: Session, calls: Sequence[Called]) -> None:
+        own = self._knowledge(session.scope)
+        if calls:
+            self._learn_first(own, session, calls[0].name)
+        for call in calls:
+            self._learn(own, session, call)
+            session.ask(call)
+        session.asked = [call.name for call in calls]
+
+    def _learn(self, own: Knowledge, session: Session, call: Called) -> None:
+        own.sequence.observe(session.course, call.name)
+        own.arguments.observe(call, session.context)
+        if call.name in self._public:
+            self._shared.sequence.observe(session.public_course, call.name)
+            self._shared.arguments.observe(call, session.context)
+
+    def _arguments(
+        self, session: Session, name: str, most: int, least: float
+    ) -> list[tuple[Mapping[str, object], float]]:
+        """By what the scope knows of the tool; where that is nothing, by what is public."""
+        own = self._scopes.get(session.scope)
+        found: list[tuple[Mapping[str, object], float]] = []
+        if own is not None:
+            found = own.arguments.propose(name, session.context, most=most, least=least)
+        if not found and name in self._public:
+            arguments = self._shared.arguments
+            found = arguments.propose(name, session.context, most=most, least=least)
+        return found
+
+    def _needed(self, scope: str, name: str, least: float, moment: Moment) -> float:
+        """The confidence that calls of a tool need to be as probable as `least`."""
+        if not least:
+            return 0.0
+        at = _at(moment, name)
+        needed = self._knowledge(scope).calibration.needed(at, least)
+        if name in self._public:
+            needed = min(needed, self._shared.calibration.needed(at, least))
+        return needed
+
+    def _proposal(
+        self,
+        session: Session,
+        name: str,
+        arguments: Mapping[str, object],
+        confidence: float,
+        moment: Moment,
+    ) -> Proposal:
+        calibration = self._calibration(session.scope, name, confidence, moment)
+        probability = calibration.probability(_at(moment, name), confidence)
+        why: object = None
+        for knowledge in (self._scopes.get(session.scope), self._shared):
+            if why is None and knowledge is not None:
+                why = knowledge.arguments.reason(name, session.context, arguments)
+        return Proposal(name, arguments, probability, "" if why is None else why)
+
+    def _calibration(self, scope: str, name: str, confidence: float, moment: Moment) -> Calibration:
+        own = self._knowledge(scope).calibration
+        if name in self._public and not own.known(_at(moment, name), confidence):
+            return self._shared.calibration
+        return own
+
+
+class _Saved(msgspec.Struct):
+    """The form of `PerformancePredictor.save`."""
+
+    version: int
+    shared: object
+    scopes: dict[str, object]
+
+
+def _at(moment: Moment, name: str) -> str:
+    """What proposals of a tool are scored as: how good they are depends on when they are made."""
+    return name if moment is Moment.REPLY else f"{moment} {name}"
+
+
+def _identity(call: Called) -> tuple[str, str]:
+    return call.name, canonical(call.arguments)
+
+
+def _public(event: Event, names: Collection[str]) -> Event | None:
+    """What of an event all may learn from; None if that is nothing."""
+    if isinstance(event, Said):
+        return event
+    calls = tuple(call for call in event.calls if call.name in names)
+    return Step(calls) if calls else None
