@@ -11,6 +11,7 @@ Small parts:   LRUCache, TieredCache, AgentCache, cached
 Sessions:      AgentEngine, ToolPipeline, ToolRequest, AgentState, AgentContext, ConversationTurn,
                StateTransition, TransitionTrigger, ToolCall, ToolStatus, ToolExecutionState,
                ResourceLimits, ResourceUsage, ExecutionContext, ExecutionPriority, PerformanceHints
+Prediction:    PerformancePredictor, ExecutionPattern
 Instances:     LoadBalancer, AgentInstance, LoadBalancingStrategy
 Figures:       MetricsCollector, PerformanceMetrics, track_performance, report_usage
 File effects:  file_reads, file_writes
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     from paceline.metrics.collector import MetricsCollector
     from paceline.metrics.performance import track_performance
     from paceline.metrics.summary import PerformanceMetrics
+    from paceline.predict.execution import ExecutionPattern
+    from paceline.predict.predictor import PerformancePredictor
     from paceline.resources import ResourceUsage
     from paceline.runtime import Runtime
     from paceline.settings import Settings
@@ -80,6 +83,7 @@ __all__ = [
     "ConversationTurn",
     "Effect",
     "ExecutionContext",
+    "ExecutionPattern",
     "ExecutionPriority",
     "LRUCache",
     "LoadBalancer",
@@ -90,6 +94,7 @@ __all__ = [
     "PacelineError",
     "PerformanceHints",
     "PerformanceMetrics",
+    "PerformancePredictor",
     "Plan",
     "Priority",
     "ResourceLimits",
@@ -126,6 +131,7 @@ _HOMES: Final = {
     "ConversationTurn": "engine.states",
     "Effect": "call",
     "ExecutionContext": "engine.states",
+    "ExecutionPattern": "predict.execution",
     "ExecutionPriority": "engine.states",
     "LRUCache": "cache.lru",
     "LoadBalancer": "balance.balancer",
@@ -136,6 +142,7 @@ _HOMES: Final = {
     "PacelineError": "errors",
     "PerformanceHints": "engine.states",
     "PerformanceMetrics": "metrics.summary",
+    "PerformancePredictor": "predict.predictor",
     "Plan": "call",
     "Priority": "call",
     "ResourceLimits": "engine.states",

@@ -30,6 +30,10 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half_open"
 
 
+# Asking an enum for a member takes longer than comparing with it.
+_CLOSED: Final = BreakerState.CLOSED
+
+
 @final
 class Breaker:
     """Opens after `failures` in a row, or when of the last `window` outcomes the share `rate`
@@ -88,9 +92,14 @@ class Breaker:
         probing = self._state is BreakerState.HALF_OPEN and self._admitted < self._probes
         return probing or self.remaining_ns() == 0
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it is closed, and would not learn from another success."""
+        return self._state is _CLOSED and not self._outcomes and self._too_many is None
+
     def admit(self) -> int:
         """A permit for one call, or 0: do not call."""
-        if self._state is BreakerState.CLOSED:
+        if self._state is _CLOSED:
             return self._epoch
         if self.remaining_ns() == 0 and (
             self._state is BreakerState.OPEN or self._admitted >= self._probes
@@ -105,8 +114,9 @@ class Breaker:
         """The call was answered."""
         if permit != self._epoch:
             return
-        if self._state is BreakerState.CLOSED:
-            self._record(0)
+        if self._state is _CLOSED:
+            if self._outcomes or self._too_many is not None:  # else there is nothing to forget
+                self._record(0)
             return
         self._succeeded += 1
         if self._succeeded >= self._probes:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from contextvars import ContextVar
 from enum import IntEnum, StrEnum
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
 from paceline.errors import PacelineError
 
 __all__ = [
+    "SPECULATED",
     "UNKNOWN",
     "Call",
     "Caller",
@@ -27,6 +28,10 @@ __all__ = [
 ]
 
 
+SPECULATED: Final = "-speculated"
+"""How the ids of calls end that nobody has asked for: those at `Priority.SPECULATIVE`."""
+
+
 class Kind(StrEnum):
     """What a call runs."""
 
@@ -36,7 +41,12 @@ class Kind(StrEnum):
 
 
 class Priority(IntEnum):
-    """Who goes first when capacity is short; higher goes first."""
+    """Who goes first when capacity is short; higher goes first.
+
+    `SPECULATIVE` is for what nobody has asked for yet: it never waits, is tried once, must be
+    `pure` or `read` and cacheable, and is cancelled when somebody else needs its place. Who asks
+    for the same joins it or finds its result. It counts as nobody's call.
+    """
 
     SPECULATIVE = 0
     LOW = 1
@@ -121,7 +131,7 @@ class EffectKind(StrEnum):
     UNKNOWN = "unknown"
 
 
-_PURE, _READ = EffectKind.PURE, EffectKind.READ
+_PURE, _READ, _WRITE = EffectKind.PURE, EffectKind.READ, EffectKind.WRITE
 
 
 class Effect(msgspec.Struct, frozen=True, gc=False):
@@ -130,11 +140,12 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     Effects alone decide what may be cached, joined, run in parallel, retried, hedged and
     speculated, and what a write invalidates. `tags` name the resources that are read or
     written (for files see `paceline.tags`); a write to a tag invalidates every result that
-    was read under it.
+    was read under it. A write that is `idempotent` changes nothing more when it is made again.
     """
 
     kind: EffectKind
     tags: tuple[str, ...] = ()
+    idempotent: bool = False
 
     @classmethod
     def pure(cls) -> "Effect":
@@ -147,9 +158,10 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
         return cls(EffectKind.READ, tags)
 
     @classmethod
-    def write(cls, *tags: str) -> "Effect":
-        """The call changes the named resources."""
-        return cls(EffectKind.WRITE, tags)
+    def write(cls, *tags: str, idempotent: bool = False) -> "Effect":
+        """The call changes the named resources; an `idempotent` one may be made again where nobody
+        knows whether it was, and is a write in all else."""
+        return cls(EffectKind.WRITE, tags, idempotent)
 
     @classmethod
     def unknown(cls) -> "Effect":
@@ -160,6 +172,11 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     def repeatable(self) -> bool:
         """Whether running it twice, or for nothing, does no harm."""
         return self.kind is _READ or self.kind is _PURE
+
+    @property
+    def retryable(self) -> bool:
+        """Whether running it again does no harm, where it is wanted at all."""
+        return self.repeatable or (self.idempotent and self.kind is _WRITE)
 
 
 UNKNOWN = Effect(EffectKind.UNKNOWN)
@@ -176,7 +193,8 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     anew; `stale_if_error_s`: in which it is served if that fails (None: the settings). `files`
     are absolute paths the result depends on: changing one, by whomever, makes it stale.
     `world` names the state a sandbox or replay starts from: sessions that made the same writes
-    in it share results, and no other. `cost_usd` is the price of one execution.
+    in it share results, and no other. `cost_usd` is the price of one execution. Running it may tell
+    somebody `outside` what is asked, who would not hear of it otherwise.
     """
 
     effect: Effect = UNKNOWN
@@ -189,12 +207,13 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     files: tuple[str, ...] = ()
     world: str | None = None
     cost_usd: float = 0.0
+    outside: bool = False
 
     @property
     def cacheable(self) -> bool:
         """Whether a result of this call may be stored and shared."""
         kind = self.effect.kind
-        return (kind is _READ or kind is _PURE) and self.ttl_s != 0
+        return self.ttl_s != 0 and (kind is _READ or kind is _PURE)
 
 
 class Call(msgspec.Struct, frozen=True):

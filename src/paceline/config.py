@@ -28,6 +28,7 @@ from paceline.served_models import with_served_models
 from paceline.settings import HEEDED_BY, SECRET, InstanceSettings, Settings
 
 __all__ = [
+    "PRESETS",
     "Given",
     "given",
     "load",
@@ -39,7 +40,22 @@ PREFIX: Final = "PACELINE_"
 _HOST_EXEC: Final = "host_exec"
 _STEP: Final = re.compile(r"\w+")
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
-_RESERVED: Final = frozenset({"PACELINE_HOME", "PACELINE_CONFIG", "PACELINE_DISCORD_TOKEN"})
+_PRESET: Final = "PACELINE_PRESET"
+_RESERVED: Final = frozenset(
+    {"PACELINE_HOME", "PACELINE_CONFIG", "PACELINE_DISCORD_TOKEN", _PRESET}
+)
+PRESETS: Final[Mapping[str, Mapping[str, Mapping[str, object]]]] = {
+    "development": {"chat": {"max_memory_mb": 512, "max_concurrent_tools": 2}},
+    "production": {
+        "chat": {
+            "max_memory_mb": 2_048,
+            "max_execution_s": 600.0,
+            "max_concurrent_tools": 8,
+            "tool_timeout_s": 300.0,
+        }
+    },
+}
+"""Other defaults, by the name of what they are for."""
 
 
 def load(
@@ -47,13 +63,16 @@ def load(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Mapping[str, object]] | None = None,
+    preset: str | None = None,
 ) -> Settings:
-    """Settings from a TOML file, then `PACELINE_<SECTION>_<KEY>` variables, then overrides.
+    """Settings from a preset, then a TOML file, then `PACELINE_<SECTION>_<KEY>` variables, then
+    overrides.
 
-    `overrides` are `{section: {key: value}}`. Raises ConfigError naming the place of the
+    `overrides` are `{section: {key: value}}`. The preset is one of `PRESETS`; if it is not given it
+    is that of `PACELINE_PRESET`, else `preset` of the file, if any. Raises ConfigError naming the place of the
     unknown key or wrong value.
     """
-    found = given(file=file, environ=environ, overrides=overrides)
+    found = given(file=file, environ=environ, overrides=overrides, preset=preset)
     tree: dict[str, dict[str, object]] = {}
     for place, setting in found.items():
         section, _, key = place.partition(".")
@@ -79,14 +98,19 @@ def given(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Mapping[str, object]] | None = None,
+    preset: str | None = None,
 ) -> dict[str, Given]:
     """What is not left at its default, by `section.key`; the last source of `load` counts.
 
     Raises ConfigError for an unknown key and for a file that cannot be used.
     """
     found: dict[str, Given] = {}
+    told: dict[str, Any] = _read(file) if file else {}
+    named = told.pop("preset", None)
+    chosen = preset or (environ or {}).get(_PRESET) or named
     for source, values in (
-        (str(file) if file else "", _read(file) if file else {}),
+        (f"the preset {chosen}", {} if chosen is None else _preset(chosen)),
+        (str(file) if file else "", told),
         ("the environment", _from_environment(environ or {})),
         ("arguments", {k: dict(v) for k, v in (overrides or {}).items()}),
     ):
@@ -96,7 +120,14 @@ def given(
     return found
 
 
-def _read(file: Path) -> dict[str, dict[str, Any]]:
+def _preset(name: object) -> Mapping[str, Mapping[str, object]]:
+    preset = PRESETS.get(name) if isinstance(name, str) else None
+    if preset is None:
+        raise ConfigError(f"there is no preset {name!r}", next_step=_near(str(name), PRESETS))
+    return preset
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:

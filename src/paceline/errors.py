@@ -83,6 +83,8 @@ class Category(StrEnum):
     CANCELLED = "cancelled"
     STORAGE = "storage"
     EXECUTION = "execution"
+    TOO_LONG = "too_long"
+    """A model was shown more than it can read; less may well do."""
 
     @property
     def transient(self) -> bool:
@@ -221,6 +223,8 @@ class Shortage(StrEnum):
     """The requests or tokens of this minute are used up."""
     NO_CAPACITY = "no_capacity"
     """The instances there are have a capacity of zero."""
+    SPECULATIVE = "speculative"
+    """Nobody has asked for it, and there is no place for it that is free now: it does not wait."""
 
 
 class OverloadedError(CallError):

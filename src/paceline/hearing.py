@@ -1,9 +1,9 @@
 """Who hears a model's answer while it comes, though it may be begun anew, or by two at once."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, copy_context
-from typing import final
+from types import TracebackType
+from typing import Final, final
 
 from paceline.messages import Hear, ModelReply, Part, Restarted, TextPart, UsePart
 
@@ -41,19 +41,17 @@ class Floor:
         """Whether the listener has heard anything."""
         return self._void or bool(self._heard)
 
-    @contextmanager
-    def speaker(self) -> Generator[Hear]:
+    def speaker(self) -> AbstractContextManager[Hear]:
         """One try to answer, and a failed one if it is left by an exception."""
-        speaker = _Speaker(self)
-        try:
-            yield speaker.say
-        except BaseException:
-            self._failed(speaker)
-            raise
+        return _Speaker(self)
 
     def settle(self, reply: ModelReply) -> None:
         """Tells the listener the text of this answer, unless it has heard just that. Tool uses that it
         has not heard are told to nobody: they are in the answer, which is there."""
+        if not self._void and not self._heard:
+            if reply.text:
+                self._tell(TextPart(reply.text))
+            return
         text = "".join([part.text for part in self._heard if type(part) is TextPart])
         uses = tuple([part.use for part in self._heard if type(part) is UsePart])
         if text == reply.text and uses == reply.uses[: len(uses)]:
@@ -97,7 +95,8 @@ class Floor:
             self._void = False
             self._context.run(self._listener, Restarted())
 
-    def _failed(self, speaker: "_Speaker") -> None:
+    def failed(self, speaker: "_Speaker") -> None:
+        """For speakers."""
         if self._closed:
             return
         if speaker is not self._holder:
@@ -122,6 +121,18 @@ class _Speaker:
         self._floor = floor
         self.kept: list[Part] = []
 
+    def __enter__(self) -> Hear:
+        return self.say
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._floor.failed(self)
+
     def say(self, part: Part) -> None:
         self._floor.said(self, part)
 
@@ -130,12 +141,10 @@ current_floor: ContextVar[Floor | None] = ContextVar("paceline_current_floor", d
 """Where the answers of the running code's model call are heard."""
 
 
-@contextmanager
-def speaking() -> Generator[Hear]:
+_TO_NOBODY: Final = nullcontext(nobody)
+
+
+def speaking() -> AbstractContextManager[Hear]:
     """One try to answer the model call that the running code makes; if nobody listens, to nobody."""
     floor = current_floor.get()
-    if floor is None:
-        yield nobody
-    else:
-        with floor.speaker() as hear:
-            yield hear
+    return _TO_NOBODY if floor is None else _Speaker(floor)

@@ -94,6 +94,16 @@ class Home:
         return self.path / "sessions.db"
 
     @property
+    def predictions(self) -> Path:
+        """What was learnt of sessions, to predict their next calls."""
+        return self.path / "predictions"
+
+    @property
+    def typed(self) -> Path:
+        """What was typed to `paceline chat`, to be had again."""
+        return self.path / "typed.jsonl"
+
+    @property
     def reload_stamp(self) -> Path:
         """Touched by `paceline reload`; running processes watch it."""
         return self.path / "reload"

@@ -17,7 +17,7 @@ from paceline.agents.registry import AgentRegistry
 from paceline.agents.runner import AgentRunner
 from paceline.agents.threads import ThreadPool
 from paceline.balance.retry import RetryBudget, RetryPolicy
-from paceline.call import Call
+from paceline.call import Call, Outcome
 from paceline.clock import Clock
 from paceline.config import secrets_of
 from paceline.errors import PacelineError
@@ -36,9 +36,14 @@ from paceline.state import State
 
 if TYPE_CHECKING:
     from paceline.balance.balancer import LoadBalancer
+    from paceline.engine.protocols import Foresight
+    from paceline.engine.states import ExecutionContext
     from paceline.fleets import Fleets
+    from paceline.sessions.around import Converse
     from paceline.sessions.catalogue import Catalogue
     from paceline.sessions.sessions import Sessions
+    from paceline.sessions.toolbox import Toolbox
+    from paceline.speculation.predictions import Predictions
 
 __all__ = ["Parts", "Wanted"]
 
@@ -87,6 +92,8 @@ class Parts:
         self._fleets: Fleets | None = None
         self._catalogue: Catalogue | None = None
         self._sessions: Sessions | None = None
+        self._predictions: Predictions | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     async def open(self, parts: contextlib.AsyncExitStack, prepare: Prepare) -> None:
         """Opens every part; what is opened last is closed first. `prepare` makes calls of which
@@ -141,7 +148,7 @@ class Parts:
             cache=state.cache,
             identity=self.identity,
             attempts=attempts,
-            observers=[self.metrics.observe, *state.observers, *told],
+            observers=[self.metrics.observe, *state.observers, *told, self._predicted],
             began=self.metrics.begin,
             instance=here,
             other=self._instead,
@@ -223,13 +230,54 @@ class Parts:
                 relieve=self.state.relieve,
                 notice=self.notice,
                 hourly=self.state.hourly,
+                foresee=self._foresee if settings.predict.learn else None,
             )
             self._sessions = Sessions(self.catalogue, around)
         return self._sessions
 
+    async def predictions(self) -> "Predictions":
+        """What was learnt of sessions; read when the first is opened."""
+        if self._predictions is None:
+            from paceline.speculation.kept import KeptPredictions  # noqa: PLC0415 (as above)
+            from paceline.speculation.predictions import Predictions  # noqa: PLC0415 (as above)
+
+            wanted, home = self._wanted, self.home
+            self._predictions = made = Predictions(
+                wanted.settings.predict,
+                run=self.path.run,
+                clock=wanted.clock,
+                rng=wanted.rng,
+                redactor=self.redactor,
+                kept=None
+                if home is None
+                else KeptPredictions(
+                    home.predictions,
+                    wanted.clock,
+                    on_trouble=functools.partial(self.notice, "what was learnt of sessions"),
+                ),
+                notice=self.notice,
+            )
+            self._reading = asyncio.create_task(made.open())
+        if self._reading is not None:
+            await asyncio.shield(self._reading)
+        return self._predictions
+
+    def _predicted(self, call: Call, outcome: Outcome) -> None:
+        if self._predictions is not None:
+            self._predictions.speculator.observe(call, outcome)
+
+    async def _foresee(
+        self, tools: "Toolbox", context: "ExecutionContext", converse: "Converse"
+    ) -> "tuple[Foresight, Callable[[], object]]":
+        foresight = (await self.predictions()).foresight(tools, context, converse)
+        foresight.opened()
+        return foresight, foresight.close
+
     async def _close_sessions(self) -> None:
         if self._sessions is not None:
             await self._sessions.close(self.drain_s)
+        if self._predictions is not None:
+            await (await self.predictions()).close()
 
     def notice(self, what: str, exc: PacelineError) -> None:
         """Something is not as it should be, and the runtime goes on without it."""

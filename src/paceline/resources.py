@@ -44,12 +44,14 @@ class ResourceUsage(msgspec.Struct, frozen=True):
 
 
 class Resources:
-    """Adds up what one execution takes."""
+    """Adds up what one execution takes. `left_behind` are threads that still run for it though nobody
+    waits for them."""
 
-    __slots__ = ("used",)
+    __slots__ = ("left_behind", "used")
 
     def __init__(self) -> None:
         self.used: ResourceUsage | None = None
+        self.left_behind = 0
 
     def add(self, usage: ResourceUsage) -> None:
         """Adds what was measured of a part of it. On the event loop."""

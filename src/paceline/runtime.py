@@ -263,7 +263,7 @@ class Runtime:
 
     def _prepare(self, wanted: WarmCall) -> tuple[Call, Job]:
         """The call of which the result is wanted ahead. Raises PacelineError."""
-        around, priority, context = self._around(), Priority.SPECULATIVE, wanted.context or {}
+        around, priority, context = self._around(), Priority.LOW, wanted.context or {}
         check_request(wanted.agent, wanted.input, None, wanted.caller, context, priority, None)
         spec = self.registry.get(wanted.agent)
         caller = self._parts.calls.caller(wanted.caller, None, around)

@@ -1,13 +1,14 @@
-"""Settings of sessions: the models they ask, where their tools come from, and what a turn may take."""
+"""Settings of sessions: the models they ask, where their tools come from, what a turn may take, and
+what is called ahead of it."""
 
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from paceline.bounds import AtLeastOne, Count, Limit, Rate, Seconds
+from paceline.bounds import AtLeastOne, Count, Limit, Rate, Seconds, Share
 
-__all__ = ["ChatSettings", "McpSettings", "ModelSettings"]
+__all__ = ["ChatSettings", "McpSettings", "ModelSettings", "PredictSettings"]
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,6 +64,8 @@ class McpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     server says of its tools, all that may change anything, or none."""
     trust: bool = True
     """Whether what it says of the effects of its tools is believed. If not, nothing is known."""
+    ttl_s: Seconds = 0.0
+    """How long results of tools that only read are kept; by default not at all."""
 
 
 class ChatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,6 +90,8 @@ class ChatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """One turn, with all that it calls."""
     max_tool_retries: Count = 3
     """After the first attempt, where trying again does no harm."""
+    tool_timeout_s: Limit = 60.0
+    """One execution of a tool that has no limit of its own."""
     max_steps: AtLeastOne = 50
     """Answers of the model in one turn."""
     max_tool_calls: Count = 0
@@ -102,5 +107,46 @@ class ChatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Turns that the model still sees."""
     max_context_tokens: Count = 0
     """Of what the model sees, by estimate."""
+    compact: Literal["digest", "model"] = "digest"
+    """What stands for turns that the model no longer sees: a line for each, or a summary that it is
+    asked for between turns."""
     approval_timeout_s: Seconds = 0.0
     """How long a turn waits for a person."""
+
+
+class PredictSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Prediction: what sessions are likely to call next is learnt, and what only reads is called ahead,
+    so that its result is there when it is asked for. A limit of 0 calls nothing ahead."""
+
+    learn: bool = True
+    """Whether anything is learnt of sessions."""
+    speculate: bool = True
+    """Whether anything is called ahead. Off, predictions are only scored."""
+    outside: bool = False
+    """Whether tools that reach outside may be called ahead: it tells others what a user may be about to
+    ask."""
+    models: bool = False
+    """Whether models may be asked ahead."""
+    share: Literal["user", "tenant", "all"] = "user"
+    """Among whom habits are learnt; without a user that is known, of the session alone."""
+    extra_calls: Share = 0.3
+    """Calls ahead that nobody uses, for one real call that reads."""
+    launches_per_minute: Count = 60
+    """Calls ahead in all."""
+    tool_launches_per_minute: Count = 20
+    """Of one tool."""
+    session_launches_per_minute: Count = 30
+    """In one session."""
+    work_s_per_minute: Seconds = 30.0
+    """What all calls ahead take together, in seconds."""
+    usd_a_day: Rate = 0.0
+    """What all calls ahead may cost, in US dollars in any 24 hours, half of it at once; 0 for those
+    that cost nothing."""
+    at_once: Count = 3
+    """Calls ahead at one moment of a session."""
+    usd_an_hour: Rate = 20.0
+    """What an hour of somebody's waiting is worth, in US dollars: what it may cost to save one."""
+    patterns: AtLeastOne = 10_000
+    """Habits that are remembered of all together; of one user a tenth."""
+    scopes: AtLeastOne = 100
+    """Users, or tenants, of whom habits are remembered."""

@@ -7,7 +7,12 @@ import msgspec
 from msgspec import Meta
 
 from paceline.bounds import AtLeastOne, Count, Limit, Rate, Seconds, Share
-from paceline.session_settings import ChatSettings, McpSettings, ModelSettings
+from paceline.session_settings import (
+    ChatSettings,
+    McpSettings,
+    ModelSettings,
+    PredictSettings,
+)
 
 __all__ = [
     "HEEDED_BY",
@@ -30,6 +35,7 @@ __all__ = [
     "ModelSettings",
     "ObjectiveSettings",
     "Per",
+    "PredictSettings",
     "PriceSettings",
     "RuleSettings",
     "RunSettings",
@@ -490,3 +496,4 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     models: dict[str, ModelSettings] = {}
     mcp: dict[str, McpSettings] = {}
     chat: ChatSettings = ChatSettings()
+    predict: PredictSettings = PredictSettings()

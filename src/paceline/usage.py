@@ -121,9 +121,11 @@ def spent_on(call: Paid, price_usd: float) -> Spent:
 class Metering:
     """Makes meters, and prices what they are told. A model without a price is told of once."""
 
-    __slots__ = ("_clock", "_prices", "_told")
+    __slots__ = ("_clock", "_prices", "_told", "lock")
 
     def __init__(self, prices: PriceList, clock: Clock) -> None:
+        self.lock = threading.Lock()
+        """That of all its meters: what is rare need not have one each."""
         self._prices = prices
         self._clock = clock
         self._told: set[str] = set()
@@ -159,26 +161,21 @@ class Metering:
 class Meter:
     """Adds up what one execution uses, from any thread."""
 
-    __slots__ = ("_lock", "_metering", "_noted", "_spent")
+    __slots__ = ("_metering", "_noted", "spent")
 
     def __init__(
         self, metering: Metering, noted: Callable[[str, Spent], object] | None = None
     ) -> None:
         self._metering = metering
         self._noted = noted
-        self._spent: Spent | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def spent(self) -> Spent | None:
+        self.spent: Spent | None = None
         """What was used so far; None if nothing was reported."""
-        return self._spent
 
     def add(self, model: str, tokens: Tokens, cost_usd: float | None = None) -> Spent:
         """Adds one model call; returns what it used."""
         spent = self._metering.spent(model, tokens, cost_usd)
-        with self._lock:
-            self._spent = spent if self._spent is None else self._spent.plus(spent)
+        with self._metering.lock:
+            self.spent = spent if self.spent is None else self.spent.plus(spent)
         if self._noted is not None:
             self._noted(model, spent)
         return spent

@@ -16,6 +16,11 @@ from paceline.cli.completed import completed
 from paceline.cli.place import Place
 from paceline.errors import Category
 from paceline.history.record import Record
+from paceline.predict.arguments import ArgumentModel
+from paceline.predict.events import Called, Step, Trajectory
+from paceline.predict.events import Said as Heard
+from paceline.predict.predictor import PerformancePredictor
+from paceline.speculation.kept import KeptPredictions
 from paceline.testing.virtual_time import VirtualClock
 from tests.recorded import row, write
 
@@ -204,3 +209,48 @@ def test_the_command_takes_its_options(
     told = json.loads(said.stdout)
     assert told["last_s"] == 7_200.0
     assert told["nothing"] == "no calls of weather are recorded in the last 2 h"
+
+
+def habits(place: Place, effects: dict[str, EffectKind]) -> None:
+    """Has it learnt that two tools are called for one thing, and a third for what the first gave."""
+    model = PerformancePredictor(clock=VirtualClock(), arguments=ArgumentModel)
+    for number in range(1_000, 1_020):
+        both = (
+            Called("weather", {"city": number}, "rain"),
+            Called("get_hotels", {"city": number}, {"id": number * 7}),
+        )
+        then = Called("get_rooms", {"hotel": number * 7}, "two")
+        model.learn(Trajectory(str(number), (Heard(f"go {number}"), Step(both), Step((then,)))))
+    kept = KeptPredictions(place.home.predictions, VirtualClock(), on_trouble=lambda _: None)
+    assert kept.save(model.save(), None, effects)
+
+
+def test_tools_that_never_need_one_another_are_named(place: Place, capsys: Said) -> None:
+    """What was learnt to run side by side is named, if it changes nothing, by what agents declare and
+    programs knew. (S2-10, S2-51)"""
+    recorded(place, calls("weather", 100))
+    read = dict.fromkeys(("get_hotels", "get_rooms"), EffectKind.READ)
+    habits(place, read)
+    text = shown(place, capsys)
+    assert text.startswith("1 suggestion from 100 calls")
+    assert "Never needed one another in any session" in text
+    assert "\n- get_hotels, weather\n" in text
+    assert "get_hotels, get_rooms" not in text
+    told = json.loads(shown(place, capsys, form="json"))
+    assert ["get_hotels", "weather"] in told["side_by_side"]
+    habits(place, {**read, "get_hotels": EffectKind.WRITE})
+    assert json.loads(shown(place, capsys, form="json"))["side_by_side"] == [
+        ["get_rooms", "weather"]
+    ]
+    assert "Never needed" not in shown(place, capsys, agent="weather")
+
+
+def test_advice_needs_nothing_that_was_learnt(place: Place, capsys: Said) -> None:
+    """Without what was learnt, and with a file that cannot be read, advice is given as before. (S1-60)"""
+    recorded(place, calls("weather", 100))
+    before = shown(place, capsys)
+    place.home.predictions.write_bytes(b"x")
+    assert show_advice(place, Wanted(agents=[place.cwd / "agents"]), clock=VirtualClock()) == 0
+    said = capsys.readouterr()
+    assert said.out == before
+    assert "what was learnt cannot be read" in said.err

@@ -479,9 +479,9 @@ def test_very_many_waiting_calls_hold_up_their_callers() -> None:
 
 
 def _unguarded(self: Cell, now_ns: int) -> None:
-    many = len(self._pending) // 5 * 5
-    batch = self._pending[:many]
-    del self._pending[:many]
+    many = len(self.pending) // 5 * 5
+    batch = self.pending[:many]
+    del self.pending[:many]
     for part in self._parts(batch):
         self._add(part, now_ns)
 

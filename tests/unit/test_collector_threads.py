@@ -18,7 +18,7 @@ def test_waiting_calls_are_bounded() -> None:
     cell = Cell(Source.EXECUTED, None, Ending.SUCCESS, clock)
     for number in range(10_000):
         cell.note(0, number, number, 0, 0)
-        assert len(cell._pending) < FULL
+        assert len(cell.pending) < FULL
 
 
 def in_threads(work: Any, threads: int, look: Any) -> None:

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from paceline.balance.circuit import Circuit
 from paceline.balance.gate import Gate
 from paceline.balance.retry import RetryPolicy
 from paceline.cache.generations import Generations
 from paceline.cache.memory.tier import MemoryTier
 from paceline.cache.tiered import ResultCache
-from paceline.call import Call, Caller, Effect, Kind, Outcome, Plan, Scope
-from paceline.errors import CallCancelledError, CallTimeoutError
+from paceline.call import Call, Caller, Effect, Kind, Outcome, Plan, Scope, current_call
+from paceline.errors import AgentError, CallCancelledError, CallTimeoutError
 from paceline.path import Attempts, CallPath, Identity, Job
-from paceline.path.attended import Attended
-from paceline.path.limit import Limits
+from paceline.path.limit import Limit, Limits
 from paceline.testing.virtual_time import VirtualClock, run
 
 UNKNOWN = Plan()
@@ -30,6 +30,7 @@ class Bench:
         self.clock = VirtualClock()
         self.seen: list[Outcome] = []
         self.gate = Gate("the test", 2, 2)
+        self.circuit = Circuit("the tool", self.clock)
         identity = Identity(Generations(None, on_trouble=lambda _: None), clock=self.clock)
         retry = RetryPolicy(3)
         self.path = CallPath(
@@ -71,7 +72,7 @@ class Bench:
             deadline_ns=within_ns,
             parent_id=parent.id if parent is not None else None,
         )
-        return await self.path.run(call, Job(execute, heeds=heeds))
+        return await self.path.run(call, Job(execute, heeds=heeds, circuit=self.circuit))
 
 
 class Slow:
@@ -202,17 +203,18 @@ def test_work_that_does_not_heed_keeps_nobody_from_closing(
     grace, and told of."""
 
     async def main() -> None:
-        attended: Attended[None] = Attended(Limits(), grace_s=3.0)
+        attended = Limits(VirtualClock())
         stop = asyncio.Event()
 
         async def deaf() -> None:
-            while not stop.is_set():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await stop.wait()
+            with Limit(attended):
+                while not stop.is_set():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await stop.wait()
 
-        task = asyncio.create_task(attended.run(deaf))
+        task = asyncio.create_task(deaf())
         await asyncio.sleep(1)
-        await attended.close()
+        await attended.close(grace_s=3.0)
         assert (asyncio.get_running_loop().time(), len(attended)) == (4.0, 1)
         assert "1 executions ignore" in caplog.text
         stop.set()
@@ -225,13 +227,77 @@ def test_errors_of_the_work_are_its_own() -> None:
     """A TimeoutError of the work itself passes as it is, and is not taken for a limit."""
 
     async def main() -> None:
-        attended: Attended[None] = Attended(Limits())
+        bench, attended = Bench(), Limits(VirtualClock())
 
-        async def late() -> None:
+        async def late(_: Call) -> None:
             raise TimeoutError("of a socket")
 
-        with pytest.raises(TimeoutError, match="of a socket"):
-            await attended.run(late)
+        with pytest.raises(TimeoutError, match="of a socket"), Limit(attended):
+            raise TimeoutError("of a socket")
         assert len(attended) == 0
+        outcome = await bench.run(late)
+        assert isinstance(outcome.error, AgentError)
+        assert "of a socket" in outcome.error.message
+
+    run(main())
+
+
+def test_a_write_that_cannot_be_noted_takes_nothing_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what a call writes cannot be noted, before or after it, the call fails and leaves its
+    places and its context behind. (S0-65)"""
+
+    async def main() -> None:
+        for noting in ("start", "finish"):
+            bench = Bench()
+
+            def fails(*_: object, **__: object) -> None:
+                raise OSError("the disk is gone")
+
+            monkeypatch.setattr(Identity, noting, fails)
+
+            async def work(_: Call) -> None:
+                """Writes."""
+
+            outcome = await bench.run(work, Plan(Effect.write("r")))
+            assert isinstance(outcome.error, AgentError)
+            assert bench.gate.in_use == 0
+            assert current_call.get() is None
+            monkeypatch.undo()
+
+    run(main())
+
+
+def test_closing_a_late_execution_does_not_try_again() -> None:
+    """A read that is closed while it tidies up after its limit is cancelled, and not executed once
+    more."""
+
+    async def main() -> None:
+        bench, slow = Bench(), Slow()
+        task = asyncio.create_task(bench.run(slow, Plan(Effect.read(), ttl_s=0, timeout_s=5)))
+        await asyncio.sleep(5.5)
+        await bench.path.close()
+        outcome = await task
+        assert isinstance(outcome.error, CallCancelledError)
+        assert (outcome.attempts, slow.ended_ns) == (1, 6 * 10**9)
+
+    run(main())
+
+
+def test_what_was_cancelled_is_no_success() -> None:
+    """An execution that its caller cancelled says nothing of what it asked; one that its deadline
+    ended counts as a failure, as does one that its limit ended. (S1-20)"""
+
+    async def main() -> None:
+        bench, slow = Bench(), Slow()
+        assert (await bench.run(slow, timeout_s=5)).error is not None
+        assert bench.circuit.status.failures == 1
+        task = asyncio.create_task(bench.run(slow))
+        await asyncio.sleep(5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert bench.circuit.status.failures == 1
+        assert (await bench.run(slow, Plan(timeout_s=5))).error is not None
+        assert bench.circuit.status.failures == 2
 
     run(main())

@@ -3,12 +3,13 @@
 import copy
 import json
 import pickle
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.redaction import MASK, Redactor, Secret
+from paceline.redaction import _FORMS, MASK, Redactor, Secret, _mask
 
 # Letters that the mask has none of, so that what is found is the secret and not the mask.
 KNOWN = st.text("xyz019-+/é", min_size=4, max_size=20)
@@ -196,3 +197,32 @@ def test_secrets_compare_by_value() -> None:
     assert Secret("a") != "a"
     assert not Secret("")
     assert Secret("a")
+
+
+LETTERS = {"s": "sS\u017f", "k": "kK\u212a", "i": "iI\u0130\u0131"}
+PIECES = [
+    "password=x1", "api_key: x", "token x1", "pwd=a", "-u me:x", "--user=me:x", "bearer abcdefgh1",
+    "Basic abcdefgh1", "http://u:p@h", "-----BEGIN PRIVATE KEY-----x", "sk-abcdefghij1",
+    "ghp_abcdefghij", "gho_abcdefghij", "ghu_abcdefghij", "ghs_abcdefghij", "ghr_abcdefghij",
+    "github_pat_abcdefghij", "xoxb-abcdefghij", "glpat-abcdefghij", "hf_abcdefghij",
+    "AIzaabcdefghij", "npm_abcdefghij", "AKIAABCDEFGHIJKLMNOP", "ASIAABCDEFGHIJKLMNOP",
+    "eyJabcdefgh.abcdefgh.x", "cookie=x", "authorization: x", "credential=x", "secret=x", " ", "word",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=3), st.randoms(use_true_random=False))
+def test_looking_for_words_first_overlooks_nothing(pieces: list[str], rng: Random) -> None:
+    """A form is masked however its letters are written, also by those that only look like them to who
+    ignores their case."""
+    text = "".join(rng.choice([one, *LETTERS.get(one.lower(), "")]) for one in " ".join(pieces))
+    assert Redactor().text(text) == _FORMS.sub(_mask, text)
+
+
+def test_keys_are_judged_by_what_is_known() -> None:
+    """A key that one redactor found clean is masked by another that knows it, and each time
+    ."""
+    data = {"alpha beta": 1}
+    assert Redactor().data(data) == data
+    knowing = Redactor([Secret("alpha beta")])
+    assert [knowing.data(data) for _ in range(2)] == [{MASK: 1}] * 2
+    assert [Redactor().data({"password": 1}) for _ in range(2)] == [{"password": MASK}] * 2

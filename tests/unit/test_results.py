@@ -363,15 +363,15 @@ async def test_a_replay_shares_with_the_session_it_repeats(make: Make) -> None:
 
 
 async def test_results_are_made_ahead_once_and_at_low_priority(make: Make) -> None:
-    """Calls of a list are run at the lowest priority, each result once; what is there already is
-    not run, and none of it counts as a request. (S1-52)"""
+    """Calls of a list are run behind what anybody waits for, each result once; what is there already
+    is not run, and none of it counts as a request. (S1-52)"""
     async with make() as runtime:
         agents = Agents(runtime)
         await runtime.run("reads", "a")
         report = await runtime.results.warm([("reads", query) for query in "abcb"])
         assert (report.warmed, report.present, report.refused, report.failed) == (2, 2, 0, 0)
         assert sorted(agents.runs) == ["a", "b", "c"]
-        assert agents.priorities == [Priority.NORMAL, Priority.SPECULATIVE, Priority.SPECULATIVE]
+        assert agents.priorities == [Priority.NORMAL, Priority.LOW, Priority.LOW]
         assert (await runtime.run("reads", "c")).source is Source.HOT
         totals = (await runtime.results.stats()).totals
         assert (totals.requests, totals.hits, totals.ahead) == (2, 1, 3)

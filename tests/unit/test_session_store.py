@@ -192,9 +192,11 @@ async def test_a_cancelled_opening_holds_nothing(make: Make, late: bool) -> None
     store, other = make(), make()
     await said(store, "s1", "secret", user="ada")
     store.release("s1")
-    take_up, ready, ended = store._take_up, threading.Event(), threading.Event()
+    take_up = store._take_up
+    begun, ready, ended = threading.Event(), threading.Event(), threading.Event()
 
     def slow(claim: Any) -> None:
+        begun.set()
         if late:
             ready.wait(10)
         take_up(claim)
@@ -203,9 +205,7 @@ async def test_a_cancelled_opening_holds_nothing(make: Make, late: bool) -> None
 
     store._take_up = slow  # type: ignore[method-assign]
     opening = asyncio.create_task(store.open("s1", user="ada", resume=True))
-    await asyncio.sleep(0)
-    if not late:
-        await asyncio.to_thread(ended.wait, 10)
+    await asyncio.to_thread((begun if late else ended).wait, 10)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
@@ -302,3 +302,35 @@ async def test_a_place_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         SessionStore(tmp_path / "file" / "s.db", clock=VirtualClock())
     assert caught.value.next_step
+
+
+async def test_what_is_noted_is_written_in_its_order(make: Make) -> None:
+    """An entry that is only noted stands before those that are appended after it, and is written by
+    itself if none is (S2-42, S2-56)."""
+    store = make()
+    await store.open("s")
+    store.note("s", entry("a"))
+    store.note("s", entry("b"))
+    await store.append("s", entry("c"))
+    assert await make().load("s") == [entry("a"), entry("b"), entry("c")]
+    store.note("s", entry("d"))
+    store.close()
+    assert (await make().load("s"))[-1] == entry("d")
+
+
+async def test_what_was_noted_and_lost_is_told_later(make: Make) -> None:
+    """A noted entry that cannot be written is an error of the next one that is waited for, once, even
+    where who waited first was cancelled (S2-42, S2-56)."""
+    store = make()
+    await store.open("s")
+    store.note("s", b"no entry")
+    store._writer.flush()
+    cut_off = asyncio.ensure_future(store.append("s", entry("a")))
+    await asyncio.sleep(0)
+    cut_off.cancel()
+    await asyncio.wait((cut_off,))
+    with pytest.raises(StorageError):
+        await store.append("s", entry("a"))
+    await store.append("s", entry("a"))
+    with pytest.raises(UsageError):
+        store.note("t", entry("a"))

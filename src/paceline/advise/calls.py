@@ -34,7 +34,8 @@ def by_agent(records: Iterable[Record]) -> list[AgentCalls]:
     """The calls of each agent, by name; those of tools and models are left out."""
     calls: defaultdict[str, list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda one: one.start_ns):
-        if record.kind is Kind.AGENT:
+        wrong_guess = record.speculated and record.trouble is not None
+        if record.kind is Kind.AGENT and not wrong_guess:
             calls[record.name].append(record)
     return [AgentCalls(name, of_it, _results(of_it)) for name, of_it in sorted(calls.items())]
 

@@ -24,6 +24,7 @@ ATTRIBUTES: Final = (
     "EFFECT",
     "EXAMPLES",
     "MAX_CONCURRENCY",
+    "OUTSIDE",
     "RESULT_HINTS",
     "SCOPE",
     "STALE_IF_ERROR",

@@ -165,6 +165,7 @@ def _spec(name: str, where: str, declared: Declared, run: Entry, *, legacy: bool
         stale_s=declared.seconds("STALE_WHILE_REVALIDATE", zero=True),
         stale_if_error_s=declared.seconds("STALE_IF_ERROR", zero=True),
         cost_usd=declared.price("COST_USD"),
+        outside=declared.flag("OUTSIDE") or False,
         result_hints=declared.result_hints(),
         result_type=result_type,
         warnings=tuple(warnings),

@@ -62,6 +62,8 @@ class AgentSpec:
     stale_s: float | None = None
     stale_if_error_s: float | None = None
     cost_usd: float = 0.0
+    outside: bool = False
+    """Whether running it may tell somebody outside what is asked."""
     result_hints: ResultHints | None = None
     tools: Mapping[str, Callable[..., object]] = field(default_factory=dict[str, Any])
     result_type: Any = None
@@ -103,6 +105,7 @@ class AgentSpec:
             if plan.stale_if_error_s is None
             else plan.stale_if_error_s,
             cost_usd=plan.cost_usd or self.cost_usd,
+            outside=plan.outside or self.outside,
         )
 
     def _planned(

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, TypeVarTuple, final
 
 from paceline.balance.gate import Gate
 from paceline.errors import RuntimeClosedError
+from paceline.resources import Resources, current_resources
 
 __all__ = ["ThreadPool"]
 
@@ -21,7 +22,7 @@ Ts = TypeVarTuple("Ts")
 class _Work(Generic[T]):
     """One function to run, and the future of whoever waits for it."""
 
-    __slots__ = ("_context", "_fn", "_future", "abandoned", "ended", "loop")
+    __slots__ = ("_context", "_fn", "_future", "abandoned", "ended", "loop", "resources")
 
     def __init__(self, fn: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
         self._fn = fn
@@ -29,6 +30,8 @@ class _Work(Generic[T]):
         self.loop = loop
         self.abandoned = False
         self.ended = False
+        self.resources: Resources | None = None
+        """Those of whom it was run for, once it is left behind."""
         self._future: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
 
     @property
@@ -128,12 +131,15 @@ class ThreadPool:
             if work.ended:
                 return
             work.abandoned = True
-        self._count(1)
+        work.resources = current_resources.get()
+        self._count(1, work.resources)
 
-    def _count(self, more: int) -> None:
+    def _count(self, more: int, resources: Resources | None) -> None:
         """On the event loop, as the gate is used there alone."""
         self._left_behind += more
         self.gate.resize(self.max_threads - self._left_behind)
+        if resources is not None:
+            resources.left_behind += more
 
     def close(self) -> None:
         """Refuses what waits for a thread; what runs goes on, and nobody waits for it here."""
@@ -153,7 +159,7 @@ class ThreadPool:
             work.deliver(*outcome)
             if work.abandoned:
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts
-                    work.loop.call_soon_threadsafe(self._count, -1)
+                    work.loop.call_soon_threadsafe(self._count, -1, work.resources)
             del work, outcome  # an idle thread keeps nothing alive
 
     def _next(self) -> _Work[Any] | None:

@@ -106,6 +106,7 @@ class Circuit:
         "_refused",
         "_wait_ns",
         "name",
+        "standing",
     )
 
     reason: Shortage = Shortage.CIRCUIT_OPEN
@@ -137,6 +138,9 @@ class Circuit:
         self._opened_at_ns: int | None = None
         self._refused = 0
         self._wait_ns = 0
+        self.standing = self._breaker.admit()
+        """The permit that all have while nothing is wrong, so that nobody need ask for one, nor tell
+        of a success; 0 else."""
 
     @property
     def status(self) -> CircuitStatus:
@@ -152,6 +156,11 @@ class Circuit:
             category=self._category,
         )
 
+    @property
+    def closed(self) -> bool:
+        """Whether it admits all; else what is executed is a try whether it is back."""
+        return self._breaker.state is BreakerState.CLOSED
+
     # -- for what has no instances ---------------------------------------------------------------
 
     def enter(self) -> int:
@@ -160,8 +169,12 @@ class Circuit:
         if permit:
             return permit
         self._refused += 1
+        raise self.refusal()
+
+    def refusal(self) -> OverloadedError:
+        """The error for what is not executed while it is to be left alone."""
         wait_s = self._breaker.remaining_ns() / _NS
-        raise OverloadedError(
+        return OverloadedError(
             f"{self.name} is left alone: {self._failures} executions in a row failed, the last "
             f"with {self._category}",
             reason=Shortage.CIRCUIT_OPEN,
@@ -190,6 +203,7 @@ class Circuit:
             self._failed(permit, error.category)
         else:
             self._breaker.abandoned(permit)
+        self.standing = self._breaker.admit() if self._breaker.at_rest else 0
 
     # -- as a guard of an instance ---------------------------------------------------------------
 

@@ -16,6 +16,7 @@ _OF_THE_REQUEST: Final = frozenset(
         Category.AUTHENTICATION,
         Category.CANCELLED,
         Category.INVALID,
+        Category.TOO_LONG,
         Category.NOT_FOUND,
         Category.POLICY,
         Category.SANDBOX,

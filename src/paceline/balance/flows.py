@@ -136,6 +136,10 @@ class Flows(Generic[W]):
                     best = top
         return None if best is None else next(iter(best[2].waiters))
 
+    def lanes(self) -> tuple[tuple[Places, ...], ...]:
+        """The different `gates` that are waited for."""
+        return tuple(self._lanes)
+
     def newest_of_most(self) -> W:
         """Who came last of the tenant with most waiters; only if there is any."""
         tenant = next(reversed(self._by_count[self._most]))

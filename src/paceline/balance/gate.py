@@ -4,16 +4,18 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 
+from paceline.balance.guests import Guests
 from paceline.balance.queue import FairQueue
 from paceline.call import Priority
 from paceline.clock import Clock, SystemClock
 from paceline.errors import OverloadedError, Shortage
 
-__all__ = ["Gate", "Ticket", "enter_all"]
+__all__ = ["Gate", "Ticket", "enter_all", "enter_free", "try_enter_all"]
 
 _NS: Final = 1_000_000_000
 _NO_WEIGHTS: Final[Mapping[str, float]] = {}
 _SYSTEM: Final = SystemClock()
+_SPECULATIVE: Final = Priority.SPECULATIVE
 
 
 @final
@@ -52,12 +54,20 @@ class Ticket:
             for gate in self.gates:
                 gate.queue.raise_to(self, priority, gate.clock.monotonic_ns())
             self.fills.filled.raise_to(self, priority, self.fills.clock.monotonic_ns())
+            self.clear_way()
 
     def join(self) -> None:
         """Joins the queues."""
         for gate in self.gates:
             gate.queue.add(self, gate.clock.monotonic_ns())
         self.fills.filled.add(self, self.fills.clock.monotonic_ns())
+
+    def clear_way(self) -> None:
+        """Has guests go from the gates that it finds full."""
+        if self.priority > _SPECULATIVE:
+            for gate in self.gates:
+                if gate.guests and gate.free <= 0:
+                    gate.guests.ask(len(gate.queue))
 
     def admit(self) -> None:
         """Takes its places, all of which are there."""
@@ -102,9 +112,12 @@ class Gate:
     in several gates counts to the `max_queue` of one: the last that was full when it came. A caller
     that leaves the queue (cancelled, or out of time) takes nobody's place with it and leaves
     nothing behind. Used on one event loop.
+
+    Some inside may be `guests`: where it is full as many of them are asked to go as callers wait.
+    Who waits for the place of one does not count to `max_queue`.
     """
 
-    __slots__ = ("capacity", "clock", "filled", "free", "max_queue", "name", "queue")
+    __slots__ = ("capacity", "clock", "filled", "free", "guests", "max_queue", "name", "queue")
 
     def __init__(
         self,
@@ -128,6 +141,8 @@ class Gate:
         """All who need a place here."""
         self.filled: FairQueue[Ticket] = FairQueue(ageing_s=ageing_s, weights=weights)
         """Those of them who count to `max_queue`."""
+        self.guests: Guests[None] = Guests()
+        """Those inside that give way to who waits."""
 
     @property
     def in_use(self) -> int:
@@ -166,7 +181,8 @@ class Gate:
     def leave(self) -> None:
         """Gives the place back, to the next in the queue if there is one."""
         self.free += 1
-        self._admit()
+        if self.queue.waiting:
+            self._admit()
 
     def resize(self, capacity: int) -> None:
         """Changes the capacity; callers beyond a smaller one finish undisturbed."""
@@ -188,6 +204,7 @@ class Gate:
             now_ns = self.clock.monotonic_ns()
             ticket = queue.first(now_ns)
             if ticket is None:
+                self._clear_ways()
                 return
             if ticket.turn.done():  # cancelled in this moment, and about to leave
                 ticket.withdraw()
@@ -195,6 +212,40 @@ class Gate:
                 ticket.refuse(_late(self))
             else:
                 ticket.admit()
+
+    def _clear_ways(self) -> None:
+        """Who waits here for another gate too does not wait there for guests."""
+        for gates in self.queue.lanes():
+            full = [gate for gate in gates if gate.free <= 0]
+            if all(gate.guests for gate in full):
+                for gate in full:
+                    gate.guests.ask(len(gate.queue))
+
+
+def enter_free(gates: Sequence[Gate]) -> None:
+    """Enters all of these different gates if each has a place now; the caller must `leave` each.
+    Raises OverloadedError, with nothing entered, because what nobody asked for never waits."""
+    for gate in gates:
+        if gate.free <= 0:
+            raise gate.overloaded(Shortage.SPECULATIVE, "and what nobody asked for does not wait")
+    for gate in gates:
+        gate.free -= 1
+
+
+def try_enter_all(gates: Sequence[Gate]) -> bool:
+    """Enters all of these gates if there is a place in each now; the caller must `leave` them then.
+    Nobody is overtaken: see `Gate.try_enter`."""
+    for full in gates:
+        if full.free <= 0:
+            break
+        full.free -= 1
+    else:
+        return True
+    for gate in gates:
+        if gate is full:
+            break
+        gate.free += 1  # nobody else has seen that it was taken
+    return False
 
 
 async def enter_all(
@@ -219,20 +270,15 @@ async def enter_all(
     """
     if deadline_ns is not None and gates and gates[0].clock.monotonic_ns() >= deadline_ns:
         raise _late(gates[0])
-    for gate in gates:
-        if gate.free <= 0:
-            break
-    else:  # and nobody who could go on waits: each place that is given back is passed on
-        for gate in gates:
-            gate.free -= 1
-        return
-    await _wait(Ticket(gates, priority, tenant, deadline_ns), waiting)
+    if not try_enter_all(gates):
+        await _wait(Ticket(gates, priority, tenant, deadline_ns), waiting)
 
 
 async def _wait(ticket: Ticket, waiting: Callable[[Ticket], object] | None) -> None:
     """Returns once the ticket, which cannot be admitted now, has been."""
     _make_room(ticket)
     ticket.join()
+    ticket.clear_way()
     timer = ticket.start_timer()
     try:
         if waiting is not None:
@@ -255,7 +301,10 @@ def _make_room(ticket: Ticket) -> None:
     """Lets one leave the queue that the ticket is to fill, if that is full. Raises OverloadedError
     if nobody in it must."""
     gate = ticket.fills
-    if len(gate.filled) >= gate.max_queue:
+    most = gate.max_queue
+    if gate.guests and ticket.priority > _SPECULATIVE:
+        most += gate.guests.would_go(len(gate.queue) + 1)
+    if len(gate.filled) >= most:
         least = gate.filled.gives_way(ticket, gate.clock.monotonic_ns())
         if least is None:
             raise gate.overloaded(Shortage.QUEUE_FULL, f"with {gate.max_queue} waiting")

@@ -14,11 +14,13 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Final, NamedTuple, final
 
 from paceline.balance.fleet import PLAIN, Fleet, Refusal
-from paceline.balance.gate import Gate, Ticket, enter_all
+from paceline.balance.gate import Gate, Ticket, enter_all, enter_free
+from paceline.balance.guests import Guest, Guests
 from paceline.balance.instance import NEVER, AgentInstance
 from paceline.balance.lease import Lease
 from paceline.balance.rate import Rates
 from paceline.balance.request import ANYTHING, Needs, Request
+from paceline.balance.views import has
 from paceline.call import Priority
 from paceline.clock import Clock
 from paceline.errors import OverloadedError, Shortage, UsageError
@@ -82,6 +84,7 @@ class Line:
         self._thread = 0
         self._timer: asyncio.TimerHandle | None = None
         self._told = False
+        self._guests: Guests[AgentInstance] = Guests()
         self._begin()
 
     @property
@@ -145,6 +148,28 @@ class Line:
                     late = gate.overloaded(Shortage.LATE, "and had no place in time")
                     raise late from None
             raise self._fleet.refused(request.needs) from None
+
+    def lease_free(self, request: Request, guest: Guest, outer: Sequence[Gate]) -> Lease:
+        """A lease for a guest, and places in the gates, which it must leave, if all are free now.
+        It gives way to who waits, and is to be told of in `gone` when the lease is over. Raises
+        OverloadedError, with nothing entered."""
+        if not self.free(request.needs):
+            raise self._fleet.refused(request.needs)
+        enter_free(outer)
+        try:
+            lease = self._fleet.lease(request)
+        except BaseException:
+            for gate in outer:
+                gate.leave()
+            raise
+        self._guests.add(guest, lease.instance)
+        return lease
+
+    def gone(self, guest: Guest) -> None:
+        """The lease of a guest is over."""
+        self._guests.remove(guest)
+        for gate in (self._gate, *[at.gate for at in self._at.values()]):
+            gate.max_queue = self._max_queue + self._guests.going
 
     async def until_idle(self, instance: AgentInstance, timeout_s: float | None) -> bool:
         """Waits until what was given to an instance is done; whether it was in time."""
@@ -228,6 +253,8 @@ class Line:
             self._level()
             if patience.ends(self._opens_s(self._fleet.refusal(request.needs))):
                 raise self._fleet.refused(request.needs)
+            if self._guests and caller.priority > Priority.SPECULATIVE:
+                self._clear_way(request.needs, caller.gates)
             await self._enter(caller)
             lease = None
             try:
@@ -240,6 +267,14 @@ class Line:
                 return lease
             # Where there is room, a guard wants others and not this one.
             await asyncio.sleep(_PAUSE_S if self._fleet.room(request.needs) else 0)
+
+    def _clear_way(self, needs: Needs, gates: Sequence[Gate]) -> None:
+        """Has as many guests go as callers wait, this one included, for which there is no room.
+        Nobody is turned away for whom one goes."""
+        wanted = self._gate.waiting + 1 - self._fleet.room(needs)
+        self._guests.ask(wanted, lambda instance: has(instance, needs))
+        for gate in gates:
+            gate.max_queue = self._max_queue + self._guests.going
 
     async def _enter(self, caller: _Caller) -> None:
         gates = (*caller.outer, *caller.gates)

@@ -4,8 +4,8 @@ It orders and says who is to give way; `Gate` lets callers wait in it.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Final, Generic, TypeVar, final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar, final
 
 from paceline.balance.flows import Flows, Waiter
 from paceline.call import Priority
@@ -29,7 +29,7 @@ class FairQueue(Generic[W]):
     raises it. Times are nanoseconds of one monotonic clock and never go back.
     """
 
-    __slots__ = ("_ageing_ns", "_last_ns", "_levels", "_mean_ns", "_waiting")
+    __slots__ = ("_ageing_ns", "_last_ns", "_levels", "_mean_ns", "waiting")
 
     def __init__(self, *, ageing_s: float, weights: Mapping[str, float]) -> None:
         """`weights` of tenants relative to each other, 1 for those not named. Raises ValueError
@@ -41,19 +41,20 @@ class FairQueue(Generic[W]):
                 raise ValueError(f"the weight of {tenant} must be positive, not {weight:g}")
         self._ageing_ns = max(1, round(ageing_s * _NS))
         self._levels: dict[Priority, _Level[W]] = {p: _Level(weights) for p in sorted(Priority)}
-        self._waiting = 0
+        self.waiting = 0
+        """How many are in it."""
         self._last_ns = 0  # when a place was given, or the queue began
         self._mean_ns: float | None = None
 
     def __len__(self) -> int:
-        return self._waiting
+        return self.waiting
 
     def add(self, waiter: W, now_ns: int) -> None:
         """Puts one who is not in it behind the others of its tenant and priority."""
         self._rise(now_ns)
-        if not self._waiting:
+        if not self.waiting:
             self._last_ns = now_ns
-        self._waiting += 1
+        self.waiting += 1
         self._levels[waiter.priority].add(waiter, now_ns + self._ageing_ns)
 
     def remove(self, waiter: W) -> None:
@@ -61,7 +62,7 @@ class FairQueue(Generic[W]):
         for level in self._levels.values():
             if waiter in level.rises:
                 level.remove(waiter)
-                self._waiting -= 1
+                self.waiting -= 1
                 return
 
     def raise_to(self, waiter: W, priority: Priority, now_ns: int) -> None:
@@ -81,13 +82,20 @@ class FairQueue(Generic[W]):
                 return waiter
         return None
 
+    def lanes(self) -> Iterator[tuple[Any, ...]]:
+        """What those wait for who are more than speculated work: each different `gates` once or
+        more."""
+        for priority, level in self._levels.items():
+            if priority is not Priority.SPECULATIVE:
+                yield from level.flows.lanes()
+
     def serve(self, waiter: W, now_ns: int) -> None:
         """Takes one who is there out, as it gets its place, which counts to its tenant's share."""
         for level in self._levels.values():
             if level.rises.pop(waiter, None) is not None:
                 level.flows.serve(waiter)
                 break
-        self._waiting -= 1
+        self.waiting -= 1
         interval_ns = now_ns - self._last_ns
         self._last_ns = now_ns
         if self._mean_ns is None:
@@ -119,8 +127,8 @@ class FairQueue(Generic[W]):
         place has been given."""
         if self._mean_ns is None:
             return None
-        since_ns = now_ns - self._last_ns if self._waiting else 0
-        return max(self._mean_ns, since_ns) * max(1, self._waiting) / _NS
+        since_ns = now_ns - self._last_ns if self.waiting else 0
+        return max(self._mean_ns, since_ns) * max(1, self.waiting) / _NS
 
     def _rise(self, now_ns: int) -> None:
         """Lets those rise whose time has come: from below, so that some rise twice."""

@@ -146,6 +146,11 @@ class Rates:
         self._closed_ns = 0
         self._backoff_s = _BACKOFF_S
 
+    @property
+    def limited(self) -> bool:
+        """Whether any limit is known."""
+        return bool(self._buckets)
+
     def opens_ns(self) -> int:
         """When there will be enough for what is wanted, or for anything if nothing is; not before
         the end of a pause that the other side asked for."""

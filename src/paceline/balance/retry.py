@@ -12,20 +12,21 @@ __all__ = ["RetryBudget", "RetryPolicy"]
 
 
 class _Backoff(msgspec.Struct, frozen=True):
-    """Executions at most, and the range in seconds that the pause grows through."""
+    """The range in seconds that the pause grows through, and executions at most, 0 for as many as
+    the policy says."""
 
-    attempts: int
     base_s: float
     cap_s: float
+    attempts: int = 0
 
 
 # Only trouble that passes by itself is here; a time-out has used much of the time already and
 # gets one more try only.
 _BY_CATEGORY: Final = {
-    Category.NETWORK: _Backoff(3, 0.2, 10.0),
-    Category.TIMEOUT: _Backoff(2, 0.5, 15.0),
-    Category.RATE_LIMIT: _Backoff(3, 1.0, 30.0),
-    Category.UNAVAILABLE: _Backoff(3, 0.2, 10.0),
+    Category.NETWORK: _Backoff(0.2, 10.0),
+    Category.TIMEOUT: _Backoff(0.5, 15.0, 2),
+    Category.RATE_LIMIT: _Backoff(1.0, 30.0),
+    Category.UNAVAILABLE: _Backoff(0.2, 10.0),
 }
 
 
@@ -37,8 +38,7 @@ _SPREAD: Final = 0.1
 class RetryPolicy(msgspec.Struct, frozen=True):
     """Retries with full jitter, where repeating does no harm.
 
-    `max_attempts` counts executions, the first included; each kind of trouble has a limit of its
-    own besides. An error that came before the work can have started may always be tried again;
+    `max_attempts` counts executions, the first included; a time-out has one more at most. An error that came before the work can have started may always be tried again;
     after that the effect decides. Pauses are drawn uniformly from zero to an exponentially
     growing bound ("full jitter": M. Brooker, Exponential Backoff and Jitter, 2015), and never
     shorter than the other side asked for. Asked for longer than a pause may be, we give up and
@@ -64,9 +64,11 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         if isinstance(error, OverloadedError) and not error.may_have_started:
             return self._until_room_s(error, attempt, remaining_s, rng)
         backoff = _BY_CATEGORY.get(error.category)
-        if backoff is None or attempt >= min(self.max_attempts, backoff.attempts):
+        if backoff is None or attempt >= min(
+            self.max_attempts, backoff.attempts or self.max_attempts
+        ):
             return None
-        if error.may_have_started and not effect.repeatable:
+        if error.may_have_started and not effect.retryable:
             return None
         bound = min(backoff.cap_s, backoff.base_s * 2 ** (attempt - 1))
         pause = max(rng.uniform(0, bound), error.retry_after_s or 0.0)

@@ -174,6 +174,8 @@ class Spending:
         self._clock = clock
         self._tell_one = tell or _warn
         self._books = [_Book(budget) for budget in budgets]
+        self.limited = bool(budgets)
+        """Whether there is any budget."""
         self._costly: set[str] = set()
         self._lock = threading.Lock()
         self._turn(clock.wall_ns())

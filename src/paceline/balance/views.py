@@ -8,7 +8,7 @@ from typing import Final, final
 from paceline.balance.instance import AgentInstance
 from paceline.balance.request import Needs
 
-__all__ = ["View", "by_order"]
+__all__ = ["View", "by_order", "has"]
 
 by_order: Final = attrgetter("order")
 """The order of registration."""
@@ -22,7 +22,7 @@ class View:
     __slots__ = ("members", "tiers")
 
     def __init__(self, needs: Needs, instances: Iterable[AgentInstance]) -> None:
-        preferred = {i: _preferred(i, needs) for i in instances if _has(i, needs)}
+        preferred = {i: _preferred(i, needs) for i in instances if has(i, needs)}
         levels = sorted(set(preferred.values()) or {0}, reverse=True)
         self.tiers: tuple[list[AgentInstance], ...] = tuple([[] for _ in levels])
         self.members = {i: self.tiers[levels.index(n)] for i, n in preferred.items()}
@@ -41,7 +41,8 @@ class View:
             del tier[bisect_left(tier, instance.order, key=by_order)]
 
 
-def _has(instance: AgentInstance, needs: Needs) -> bool:
+def has(instance: AgentInstance, needs: Needs) -> bool:
+    """Whether an instance has what is needed."""
     has = instance.features
     return (
         (not has.context_window or has.context_window >= needs.context_window)

@@ -117,6 +117,15 @@ class SingleFlight(Generic[K, V]):
         if flight is not None:
             self._let_stray(place, flight)
 
+    def end(self, key: K, make: Callable[[], Coroutine[Any, Any, V]]) -> None:
+        """Cancels the work under this key, if it is that of `make`: who waits gets CancelledError,
+        and who comes from now on starts anew."""
+        place = (asyncio.get_running_loop(), key)
+        flight = self._flights.get(place)
+        if flight is not None and flight.make is make and flight.task is not None:
+            self._let_stray(place, flight)
+            flight.task.cancel()
+
     async def close(self) -> None:
         """Cancels all work of this event loop and waits for its end; nothing starts any more."""
         self._closed = True

@@ -59,6 +59,11 @@ class Totals(msgspec.Struct):
         """These figures as they are now."""
         return type(self)(*msgspec.structs.astuple(self))
 
+    def become(self, other: "Totals") -> None:
+        """Takes these figures: what was counted since is not to be."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(other, name))
+
     def since(self, earlier: "Totals") -> "Totals":
         """What was added to `earlier` to make these.
 

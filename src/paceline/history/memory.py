@@ -70,7 +70,7 @@ class MemoryHistory:
             if (name is None or kept.name == name)
             and (user is None or kept.user == user)
             and (since_ns is None or kept.at_ns >= since_ns)
-            and (kept.failed or not errors_only)
+            and ((kept.failed and not kept.speculated) or not errors_only)
         ]
         return fitting[: max(0, limit)]
 

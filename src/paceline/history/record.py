@@ -15,7 +15,7 @@ from typing import Final, cast
 
 import msgspec
 
-from paceline.call import Call, Kind, Outcome, ScopeLevel, Source, Tokens
+from paceline.call import SPECULATED, Call, Kind, Outcome, ScopeLevel, Source, Tokens
 from paceline.clock import Clock
 from paceline.codec import IMMUTABLE, decode, encode
 from paceline.errors import Category, CodecError, PacelineError
@@ -87,6 +87,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     raw_usd: float | None
     unpriced: int
     saved_usd: float | None
+    speculated: bool
 
 
 class Bill(msgspec.Struct, frozen=True, gc=False):
@@ -160,7 +161,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     def asked(self) -> bool:
         """Whether somebody waited for it: it was not made ahead, nor anew while the old one
         served."""
-        return not self.id.endswith((AHEAD, REFRESH))
+        return not self.id.endswith((AHEAD, REFRESH, SPECULATED))
+
+    @property
+    def speculated(self) -> bool:
+        """Whether it was made because somebody might ask for the same."""
+        return self.id.endswith(SPECULATED)
 
     @property
     def sharers(self) -> tuple[str | None, ...]:

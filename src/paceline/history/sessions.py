@@ -25,7 +25,7 @@ from paceline.errors import Category, StorageError, UsageError
 from paceline.history.record import storable
 from paceline.redaction import Redactor
 
-__all__ = ["SessionStore", "SessionSummary"]
+__all__ = ["SessionReader", "SessionStore", "SessionSummary"]
 
 _SCHEMA: Final = Schema(
     1,
@@ -49,10 +49,17 @@ _OPEN: Final = (
 )
 _LIST: Final = (
     "SELECT id, user, tenant, title, began_ns, at_ns,"
-    " (SELECT count(*) FROM entries WHERE session = number) FROM sessions"
+    " (SELECT count(*) FROM entries WHERE session = number),"
+    " (SELECT count(*) FROM entries WHERE session = number AND substr(entry, 3, ?3) = ?4)"
+    " FROM sessions"
     " WHERE (?1 IS NULL OR user = ?1) ORDER BY at_ns DESC LIMIT ?2"
 )
+_BEGINS_TURN: Final = b"\xa4type\xaaturn_began"
+"""What the entry of `engine.journal` that begins a turn has behind its version and its size."""
 _FIND: Final = "SELECT number, user, tenant FROM sessions WHERE id = ?"
+_ENTRIES: Final = (
+    "SELECT entry FROM entries JOIN sessions ON session = number WHERE id = ? ORDER BY seq"
+)
 _SAID: Final = "SELECT EXISTS (SELECT 1 FROM entries WHERE session = ?)"
 _PRUNE: Final = (
     "DELETE FROM entries WHERE session IN (SELECT number FROM sessions WHERE number = ? AND at_ns < ?)",
@@ -66,7 +73,7 @@ _lock = struct.Struct("@hhqqi4x").pack
 
 class SessionSummary(msgspec.Struct, frozen=True):
     """One session that can be gone on with. Times by the wall clock; `title` is how its first
-    message begins."""
+    message begins, and `turns` how many there were."""
 
     id: str
     user: str | None
@@ -75,6 +82,7 @@ class SessionSummary(msgspec.Struct, frozen=True):
     began_ns: int
     at_ns: int
     entries: int
+    turns: int
 
 
 @final
@@ -96,6 +104,10 @@ class SessionStore:
         self._closed = False
         self._open: dict[str, int] = {}
         """The sessions that are open here, and their numbers."""
+        self._noted: dict[int, int] = {}
+        """How much was lost when the first entry was written of which all that came since is there."""
+        self._waiting: dict[int, int] = {}
+        """Who waits until an entry is written, by session."""
         self._table = threading.Lock()
 
     def close(self) -> None:
@@ -143,16 +155,42 @@ class SessionStore:
         """Adds an entry, plain data as `paceline.codec` has it, to the journal of a session that is
         open here; returns once it is written, so that killing this process does not lose it.
 
-        Raises UsageError for one that is not open here, StorageError.
+        Raises UsageError for one that is not open here, StorageError also for one that was noted
+        before it.
         """
+        number = self._number(session_id)
+        since = self._noted.setdefault(number, self._writer.lost)
+        self._waiting[number] = self._waiting.get(number, 0) + 1
+        lost = False
+        try:
+            await self._write(
+                _ADD,
+                lambda: (number, self._masked(entry)),
+                and_then=(_TOUCH, (self._clock.wall_ns(), number)),
+                since=since,
+            )
+        except StorageError:
+            lost = True
+            raise
+        finally:
+            self._waiting[number] -= 1
+            if not self._waiting[number]:
+                del self._waiting[number]
+                if lost:  # all who wrote beside it have been told, too
+                    self._noted.pop(number, None)
+
+    def note(self, session_id: str, entry: bytes) -> None:
+        """Adds an entry, and does not wait until it is written: `append` says if one was not. Raises
+        UsageError for a session that is not open here."""
+        number = self._number(session_id)
+        self._noted.setdefault(number, self._writer.lost)
+        self._writer.submit(_ADD, lambda: (number, self._masked(entry)))
+
+    def _number(self, session_id: str) -> int:
         number = self._open.get(session_id)
         if number is None:
             raise UsageError(f"the session {session_id} is not open here")
-        await self._write(
-            _ADD,
-            lambda: (number, self._masked(entry)),
-            and_then=(_TOUCH, (self._clock.wall_ns(), number)),
-        )
+        return number
 
     async def load(self, session_id: str) -> list[bytes]:
         """All entries of a session, in their order. Raises StorageError."""
@@ -186,11 +224,13 @@ class SessionStore:
         parameters: tuple[object, ...] | Callable[[], tuple[object, ...]],
         *,
         and_then: tuple[str, tuple[object, ...]] | None = None,
+        since: int | None = None,
     ) -> None:
-        """Returns once it is written. Raises StorageError if it cannot be."""
+        """Returns once it is written. Raises StorageError if it cannot be, or if more was lost by then
+        than `since`."""
         loop = asyncio.get_running_loop()
         written: asyncio.Future[None] = loop.create_future()
-        lost = self._writer.lost
+        lost = self._writer.lost if since is None else since
         self._writer.submit(sql, parameters)
         if and_then is not None:
             self._writer.submit(*and_then)
@@ -221,7 +261,9 @@ class SessionStore:
 
     def _masked(self, entry: bytes) -> bytes:
         """Without secrets. On the writer's thread."""
-        return encode(self._redactor.data(decode(entry)))
+        plain = decode(entry)
+        masked = self._redactor.data(plain)
+        return entry if masked == plain else encode(masked)
 
     def _load(self, session_id: str) -> list[bytes]:
         with self._reading() as db:
@@ -234,7 +276,7 @@ class SessionStore:
 
     def _list(self, user: str | None, limit: int) -> list[SessionSummary]:
         with self._reading() as db:
-            return [SessionSummary(*row) for row in db.execute(_LIST, (user, limit))]
+            return _listed(db, user, limit)
 
     def _take_up(self, claim: "_Claim") -> None:
         """Has the session go on here, unless nobody waits for that any more."""
@@ -270,6 +312,7 @@ class SessionStore:
     def _let_go(self, session_id: str) -> None:
         number = self._open.pop(session_id, None)
         if number is not None:
+            self._noted.pop(number, None)
             self._set(fcntl.F_UNLCK, number)
 
     def _take(self, number: int) -> bool:
@@ -328,3 +371,43 @@ class _Claim:
             f"there is a session {self.session_id} already",
             next_step="Resume it, or choose another id.",
         )
+
+
+@final
+class SessionReader:
+    """The journals of sessions, to look at: nothing in them changes. All methods block, and raise
+    StorageError; where there is no file there are no sessions."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: Path) -> None:
+        """Opens nothing yet."""
+        self.path = path
+
+    def listed(self, *, user: str | None = None, limit: int = 50) -> list[SessionSummary]:
+        """The sessions there are, of one user or of all, those of late first."""
+        with self._reading() as db:
+            if db is None:
+                return []
+            return _listed(db, user, limit)
+
+    def load(self, session_id: str) -> list[bytes]:
+        """All entries of a session, in their order."""
+        with self._reading() as db:
+            return [] if db is None else [row[0] for row in db.execute(_ENTRIES, (session_id,))]
+
+    @contextlib.contextmanager
+    def _reading(self) -> Generator[sqlite3.Connection | None]:
+        if not self.path.exists():
+            yield None
+            return
+        with (
+            storage_errors(self.path),
+            contextlib.closing(connect(self.path, _SCHEMA, read_only=True)) as db,
+        ):
+            yield db
+
+
+def _listed(db: sqlite3.Connection, user: str | None, limit: int) -> list[SessionSummary]:
+    asked = (user, limit, len(_BEGINS_TURN), _BEGINS_TURN)
+    return [SessionSummary(*row) for row in db.execute(_LIST, asked)]

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 import msgspec
 
-from paceline.call import Call, Kind, Outcome, Source, Tokens
+from paceline.call import SPECULATED, Call, Kind, Outcome, Source, Tokens
 from paceline.clock import Clock
 from paceline.database import BatchWriter, connect, storage_errors
 from paceline.errors import Category, CorruptStoreError, StorageError
@@ -40,7 +40,8 @@ _CHUNK: Final = 10_000
 _FACTS: Final = (
     "name, kind, source, category, instead_of, attempts, queue_ns, execute_ns, total_ns, saved_ns,"
     " error_type, message, tokens_input, tokens_output, tokens_cached, tokens_written, tokens_reasoning,"
-    " cost_usd, price_usd, at_ns, raw_usd, unpriced, saved_usd"
+    " cost_usd, price_usd, at_ns, raw_usd, unpriced, saved_usd,"
+    f" substr(id, -{len(SPECULATED)}) = '{SPECULATED}'"
 )
 # As `paceline.usage.spent_on` has it; added up here, as a month can have a million calls.
 _BILLS: Final = """
@@ -104,6 +105,7 @@ class SqliteReader:
             "user = ?": user and storable(user),
             "at_ns >= ?": since_ns,
             "category <> ?": Category.CANCELLED.value if errors_only else None,
+            f"substr(id, -{len(SPECULATED)}) <> ?": SPECULATED if errors_only else None,
         }
         given = {condition: value for condition, value in asked.items() if value is not None}
         sql = f"SELECT * FROM calls {_where(given)} ORDER BY at_ns DESC, seq DESC LIMIT ?"  # noqa: S608 (conditions are constants, values are bound)
@@ -319,7 +321,8 @@ def _facts(row: tuple[Any, ...], path: Path) -> Facts:
     if kind not in _KINDS or source not in _SOURCES or not known:
         raise _unreadable(path)
     attempts, queue_ns, execute_ns, total_ns, saved_ns, error_type, message, *others = others
-    used, made, cached, written, thought, *others = others
+    used, made, cached, written, thought, *others, speculated = others
+    others.append(bool(speculated))
     return Facts(
         name,
         _KINDS[kind],

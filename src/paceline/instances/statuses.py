@@ -35,6 +35,7 @@ _ADVICE: Final = {
     Category.POLICY: "It does not allow this; ask whoever runs it.",
     Category.NOT_FOUND: "Check its address, and the name of the model.",
     Category.INVALID: "Correct the request.",
+    Category.TOO_LONG: "Ask for less at once, or ask a model that reads more.",
     Category.RATE_LIMIT: "Try again later, or send it less (requests_per_minute).",
     Category.EXHAUSTED: "Look at the account with whoever runs it.",
     Category.TIMEOUT: "Allow more time, or ask for less.",

@@ -57,7 +57,10 @@ _GRACE_S: Final = 0.5
 class _Unpriced:
     """Prices nothing: the parent knows the prices."""
 
-    __slots__ = ()
+    __slots__ = ("lock",)
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
 
     def spent(self, model: str, tokens: Tokens, cost_usd: float | None = None) -> Spent:  # noqa: ARG002 (a Metering's)
         return Spent(tokens, cost_usd, cost_usd, 1)

@@ -57,7 +57,7 @@ class Cell:
 
     __slots__ = (
         "_clock", "_distributed", "_ends", "_first_ns", "_folding", "_kept", "_last_ns", "_mixed",
-        "_pending", "_totals", "_turn", "_windows", "category", "ending", "refused", "source",
+        "_totals", "_turn", "_windows", "category", "ending", "pending", "refused", "source",
         "usages",
     )  # fmt: skip
 
@@ -71,9 +71,10 @@ class Cell:
         """Tokens and money of calls, by the moment they ended."""
         self.refused = 0
         """Calls left out."""
-        # Five numbers for each call that was not added up yet, put there in a single step that
-        # other threads cannot come between.
-        self._pending: list[int] = []
+        self.pending: list[int] = []
+        """Five numbers for each call that was not added up yet. Who has not the time to call `note`
+        puts them there in a single step, that no other thread can come between, and calls `settle`
+        once there are `FULL`."""
         self._distributed = source is Source.EXECUTED and ending is not Ending.CANCELLED
         # Of ever: `queue`; `input` and `output`, of tokens; and `execute`, of its own only once
         # executing did not take the whole time of a call.
@@ -100,27 +101,21 @@ class Cell:
     ) -> None:
         """Notes a call that ended just now, and how long it took. Never raises for a number: a
         call with one that is none, or negative, is left out later, and counted as refused."""
-        pending = self._pending
+        pending = self.pending
         pending.extend((end_ns, total_ns, execute_ns, queue_ns, saved_ns))
         if len(pending) >= FULL:
             self.settle()
 
     @property
-    def pending(self) -> list[int]:
-        """Where `note` puts its five numbers, for who has not the time to call it: in a single
-        step, and with `settle` to be called once there are `FULL`."""
-        return self._pending
-
-    @property
     def heard_ns(self) -> int:
         """When the latest call ended that was added up or waits for it; 0 before the first."""
-        waiting = self._pending[-_COLUMNS:]
+        waiting = self.pending[-_COLUMNS:]
         return max(self._last_ns or 0, waiting[0] if waiting else 0)
 
     def settle(self) -> None:
         """Adds up what is pending. While another thread is at it nobody waits for it, as long as
         there is not so much that memory would grow and grow."""
-        too_full = len(self._pending) >= _TOO_FULL
+        too_full = len(self.pending) >= _TOO_FULL
         if self._folding and not too_full:
             return
         # Not for ever, because what notes this may be a signal handler amid adding up.
@@ -161,9 +156,9 @@ class Cell:
 
     def _add_pending(self, now_ns: int) -> None:
         """Adds up what is there now and no more: what others put there meanwhile comes after."""
-        many = len(self._pending) // _COLUMNS * _COLUMNS
-        batch = self._pending[:many]
-        del self._pending[:many]
+        many = len(self.pending) // _COLUMNS * _COLUMNS
+        batch = self.pending[:many]
+        del self.pending[:many]
         self._windows.roll(now_ns)
         try:
             parts = self._parts(batch)
@@ -183,7 +178,8 @@ class Cell:
         for end_ns, usage in usages:
             if _is_sound(end_ns, msgspec.structs.astuple(usage)):
                 self._windows.at(end_ns, now_ns).use(usage)
-                if usage.tokens:
+                # Those of calls ahead, which are counted here, belong to no call that is counted.
+                if usage.tokens and self.source is not Source.SPECULATED:
                     kept = self._kept.open()
                     kept.setdefault("input", Sketch()).add(usage.input)
                     kept.setdefault("output", Sketch()).add(usage.output)

@@ -4,9 +4,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, Required, TypedDict, Unpack, final
 
-from paceline.call import Call, Kind, Outcome, Source
+from paceline.call import Call, Kind, Outcome, Priority, Source
 from paceline.clock import Clock, SystemClock
 from paceline.errors import Category
+from paceline.metrics.cell import FULL
 from paceline.metrics.execution import Details, record
 from paceline.metrics.figures import OTHER, Ending, Snapshot, Usage, ending_of, usage_of
 from paceline.metrics.live import LiveSeries
@@ -20,6 +21,7 @@ __all__ = ["Ended", "MetricsCollector"]
 _NO_LABELS: Final[Mapping[str, str]] = {}
 _OVERFLOWED: Final = 10_000
 _LONGEST: Final = 200
+_SPECULATIVE: Final = Priority.SPECULATIVE
 _LOOK_NS: Final = 60_000_000_000
 _IDLE_NS: Final = 86_400_000_000_000
 
@@ -104,20 +106,25 @@ class MetricsCollector:
 
     def begin(self, call: Call) -> None:
         """Notes that a call is running; `observe` ends it."""
+        if call.priority is _SPECULATIVE:
+            return
         series = self._plain.get(call.name)
         if series is None or series.kind is not call.kind:
             series = self.series(call.name, call.kind)
         series.running[call.id] = self._now_ns()
 
     def observe(self, call: Call, outcome: Outcome) -> None:
-        """Records what came of a call."""
+        """Records what came of a call. Of one that nobody asked for only what it used is counted."""
         # What is done for every call stands here, without calls of our own where that is possible.
         kind, name = call.kind, call.name
         series = self._plain.get(name)
         if series is None or series.kind is not kind:
             series = self.series(name, kind)
-        if series.running:
-            series.running.pop(call.id, None)
+        if call.priority is _SPECULATIVE:
+            if outcome.tokens is not None or outcome.cost_usd is not None or call.plan.cost_usd:
+                series.spend(self._now_ns(), usage_of(outcome, call.plan.cost_usd))
+            return
+        series.running.pop(call.id, None)
         end_ns, source, error = self._now_ns(), outcome.source, outcome.error or outcome.instead_of
         if error is None:
             cell = series.successes.get(source) or series.cell(source, None, Ending.SUCCESS)
@@ -127,7 +134,12 @@ class MetricsCollector:
             wrong = None if outcome.ok else error.category  # else a fallback answered
             cell = series.cell(source, error.category, ending_of(wrong, ran=ran))
             self.note_error(series, error.category, error)
-        cell.note(end_ns, outcome.total_ns, outcome.execute_ns, outcome.queue_ns, outcome.saved_ns)
+        pending = cell.pending
+        pending.extend(
+            (end_ns, outcome.total_ns, outcome.execute_ns, outcome.queue_ns, outcome.saved_ns)
+        )
+        if len(pending) >= FULL:
+            cell.settle()
         price_usd = call.plan.cost_usd
         if (
             price_usd

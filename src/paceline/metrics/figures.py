@@ -62,6 +62,7 @@ _REFUSALS: Final = frozenset(
         Category.NOT_FOUND,
         Category.POLICY,
         Category.RATE_LIMIT,
+        Category.TOO_LONG,
         Category.UNAVAILABLE,
     }
 )

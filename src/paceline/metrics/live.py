@@ -8,7 +8,7 @@ from paceline.call import Kind, Source
 from paceline.clock import Clock
 from paceline.errors import Category, UsageError
 from paceline.metrics.cell import LATEST, Cell, Reading
-from paceline.metrics.figures import NO_USAGE, Ending, Figures, Series, together
+from paceline.metrics.figures import NO_USAGE, Ending, Figures, Series, Usage, together
 from paceline.metrics.sketch import Sketch
 from paceline.metrics.troubles import Troubles
 from paceline.metrics.windows import EVER, WINDOWS, reach_ns
@@ -90,6 +90,13 @@ class LiveSeries:
     def refused(self) -> int:
         """How many calls could not be recorded, of those that `read` has seen."""
         return self._refused + sum([cell.refused for cell in list(self._cells.values())])
+
+    def spend(self, end_ns: int, usage: Usage) -> None:
+        """Counts what a call used that nobody asked for, and not the call."""
+        cell = self.successes.get(Source.SPECULATED) or self.cell(
+            Source.SPECULATED, None, Ending.SUCCESS
+        )
+        cell.usages.append((end_ns, usage))
 
     def read(self) -> Series:
         """The figures of all calls noted so far; later calls do not change them."""

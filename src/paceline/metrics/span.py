@@ -2,7 +2,7 @@
 
 import msgspec
 
-from paceline.call import Call, Kind, Outcome, Source
+from paceline.call import SPECULATED, Call, Kind, Outcome, Source
 from paceline.errors import Category
 from paceline.metrics.figures import NO_USAGE, Ending, Usage
 
@@ -32,6 +32,11 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     ending: Ending = Ending.SUCCESS
     usage: Usage = NO_USAGE
     links: tuple[str, ...] = ()
+
+    @property
+    def speculated(self) -> bool:
+        """Whether nobody had asked for it."""
+        return self.id.endswith(SPECULATED)
 
     @property
     def took_ns(self) -> int:

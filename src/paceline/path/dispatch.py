@@ -7,12 +7,15 @@ from typing import Final, NoReturn, Protocol, final
 
 import msgspec
 
+from paceline.balance.circuit import Circuit
 from paceline.balance.durations import Durations
 from paceline.balance.fleet import Fleet
 from paceline.balance.gate import Gate
 from paceline.balance.hedging import Hedging
+from paceline.balance.instance import Guard
 from paceline.balance.lease import Lease
 from paceline.balance.line import Line
+from paceline.balance.rate import Rates
 from paceline.balance.request import Request
 from paceline.call import Call
 from paceline.clock import Clock
@@ -23,8 +26,10 @@ from paceline.errors import (
     ConfigError,
     OverloadedError,
     PacelineError,
+    Shortage,
 )
 from paceline.instances.raised import raised, timed_out
+from paceline.path.ahead import be_guest
 from paceline.path.job import Execution
 from paceline.path.losers import Losers
 from paceline.path.permit import unused
@@ -101,6 +106,8 @@ class FleetDispatch:
                 "wait for what its own caller holds",
                 next_step="Give its instances more capacity, or call less deep.",
             )
+        if execution.speculative:
+            return self._enter_as_guest(execution, gates)
         while True:
             deadline_ns = execution.deadline_ns
             try:
@@ -120,6 +127,35 @@ class FleetDispatch:
                 return _given(execution, lease)
             # Somebody with more time has joined meanwhile.
 
+    def _enter_as_guest(self, execution: Execution, gates: Sequence[Gate]) -> Lease:
+        """A place that is free now, at an instance that is not being tried, and at which nothing is
+        used up that others would have to wait for."""
+        request = self._request(execution)
+        avoided = {
+            i.id for i in self._fleet.instances.values() if not all(map(_has_guests, i.guards))
+        }
+        if avoided:
+            request = msgspec.structs.replace(request, avoid=frozenset(avoided))
+        try:
+            lease = self._line.lease_free(request, execution, gates)
+        except OverloadedError as exc:
+            raise _refused(execution, exc.message) from exc
+        if lease.instance.id in avoided:
+            self._line.gone(execution)
+            for gate in gates:
+                gate.leave()
+            unused(lease)
+            raise _refused(
+                execution,
+                f"{lease.instance.id} is yet to show that it is back, or has a limit of rate",
+            )
+        be_guest(execution, gates)
+        return _given(execution, lease)
+
+    def gone(self, execution: Execution) -> None:
+        """It is no guest any more."""
+        self._line.gone(execution)
+
     def elsewhere(self, execution: Execution, error: PacelineError) -> bool:
         """Credentials, credit and addresses are an instance's own: what one refuses for them,
         another may do."""
@@ -134,9 +170,10 @@ class FleetDispatch:
         """The value, from whichever instance is first. Its lease is over then."""
         repeatable = call.plan.effect.repeatable
         # A rare one that takes long by nature is stopped once, and then has all the time.
-        if repeatable and execution.attempts == 1:
+        if repeatable and execution.attempts == 1 and not execution.speculative:
             limit_s = self._durations.limit_s(shortest=self._shortest_s, longest=limit_s)
-        delay_s = self._hedging.delay_s() if self._hedging is not None and repeatable else None
+        hedged = repeatable and not execution.speculative
+        delay_s = self._hedging.delay_s() if self._hedging is not None and hedged else None
         if delay_s is None or delay_s >= limit_s:
             return await self._at(call, execution, lease, limit_s)
 
@@ -244,7 +281,7 @@ class FleetDispatch:
             raise
         except Exception as exc:
             hit = limit.expired() and isinstance(exc, TimeoutError)
-            if hit:
+            if hit and not execution.speculative:
                 self._durations.stopped()
             error = timed_out(call.name, limit_s) if hit else raised(call.name, exc)
             # One instance may repeat the secrets of another.
@@ -258,7 +295,8 @@ class FleetDispatch:
             return value
         finally:
             if not lease.ended_ns:  # it may have expired
-                lease.release(error, abandoned=isinstance(error, CallCancelledError))
+                wrong = error is not None and execution.speculative  # it may be the guess
+                lease.release(error, abandoned=wrong or isinstance(error, CallCancelledError))
 
 
 @final
@@ -285,6 +323,9 @@ class Nowhere:
         """No."""
         return False
 
+    def gone(self, execution: Execution) -> None:
+        """Nothing enters."""
+
     async def execute(
         self,
         call: Call,  # noqa: ARG002 (as above)
@@ -310,6 +351,19 @@ async def _first_to_succeed(
 
 
 def _nothing() -> None: ...
+
+
+def _has_guests(guard: Guard) -> bool:
+    """Whether its instance is not being tried, and has enough for all who come."""
+    if isinstance(guard, Rates):
+        return not guard.limited
+    return not isinstance(guard, Circuit) or guard.closed
+
+
+def _refused(execution: Execution, why: str) -> OverloadedError:
+    return OverloadedError(
+        f"{execution.call.name} was not run ahead: {why}", reason=Shortage.SPECULATIVE
+    )
 
 
 def _given(execution: Execution, lease: Lease) -> Lease:

@@ -8,7 +8,7 @@ import msgspec
 
 from paceline.balance.fallback import Answer, Fallback, falls_back
 from paceline.cache.tiered import ResultCache
-from paceline.call import Call, Outcome
+from paceline.call import Call, Outcome, Priority
 from paceline.errors import PacelineError
 from paceline.path.identity import Identity
 from paceline.path.job import Execution, Job
@@ -52,7 +52,7 @@ class Fallbacks:
         """The outcome of the first that answers, else the one that failed. Who is `late` has no
         time to ask another agent."""
         error = failed.error
-        if error is None:
+        if error is None or call.priority is Priority.SPECULATIVE:
             return failed
         for step in execution.job.fallback:
             if not falls_back(error, call.plan.effect, step):

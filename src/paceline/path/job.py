@@ -17,6 +17,7 @@ from paceline.path.identity import Identified
 
 if TYPE_CHECKING:
     from paceline.cache.snapshot import Snapshot
+    from paceline.path.ahead import Guess
     from paceline.usage import Meter
 
 __all__ = ["Dispatch", "Execution", "Held", "Job", "place"]
@@ -40,6 +41,10 @@ class Dispatch(Protocol):
     ) -> object:
         """The value; the lease is over then, or that of a loser later. `call` as its agent may see
         it; at most so many seconds at an instance."""
+        ...
+
+    def gone(self, execution: "Execution") -> None:
+        """An execution ahead is over: it was a guest, which gives way to who waits."""
         ...
 
 
@@ -79,82 +84,61 @@ Held = frozenset[Gate | Dispatch]
 
 
 @final
-class Execution:
+class Execution(msgspec.Struct, eq=False):
     """One execution in the making: how far it has come, and what its callers share."""
 
-    __slots__ = (
-        "_run",
-        "attempts",
-        "call",
-        "deadline_ns",
-        "entered",
-        "execute_ns",
-        "identified",
-        "instance",
-        "job",
-        "meter",
-        "needless",
-        "outer",
-        "place",
-        "priority",
-        "provisional",
-        "queue_ns",
-        "queued_ns",
-        "refresh",
-        "snapshot",
-        "started_ns",
-        "ticket",
-        "tried",
-    )
-
-    def __init__(
-        self,
-        run: "Callable[[Execution], Coroutine[Any, Any, Outcome]]",
-        call: Call,
-        job: Job,
-        identified: Identified | None,
-        outer: Held,
-        *,
-        refresh: bool = False,
-    ) -> None:
-        """`outer` are the gates in which the calls around this one have places, which it uses, and
-        the fleets at whose instances they are."""
-        self._run = run
-        self.call = call
-        self.job = job
-        self.identified = identified
-        """What its result is kept under; None where it is not kept."""
-        self.outer = outer
-        self.entered: Sequence[Gate] = ()
-        """The gates it has entered itself, while it runs."""
-        self.place: object = place(call, identified, outer)
-        self.deadline_ns = call.deadline_ns
-        """The latest of its callers' deadlines; None when one of them has none."""
-        self.priority = call.priority
-        """The highest of its callers'."""
-        self.ticket: Ticket | None = None
-        self.refresh = refresh
-        """Whether it is to replace a result that is still there."""
-        self.needless = False
-        """Whether nothing was executed, because another process does it or has done it."""
-        self.provisional = False
-        """Whether something in its course was answered by a fallback, and may be another next time."""
-        self.attempts = 0
-        self.queue_ns = 0
-        self.execute_ns = 0
-        self.queued_ns: int | None = None
-        self.started_ns: int | None = None
-        self.instance = ""
-        """Where it was executed last, if at one of several instances."""
-        self.tried: frozenset[str] = frozenset()
-        """The instances it was given to."""
-        self.meter: Meter | None = None
-        """Adds up what its model calls use; None before it runs."""
-        self.snapshot: Snapshot | None = None
-        """The value at the moment it was made, for those who joined."""
+    _run: "Callable[[Execution], Coroutine[Any, Any, Outcome]]"
+    call: Call
+    job: Job
+    identified: Identified | None
+    """What its result is kept under; None where it is not kept."""
+    outer: Held
+    """The gates in which the calls around this one have places, which it uses, and the fleets at
+    whose instances they are."""
+    deadline_ns: int | None
+    """The latest of its callers' deadlines; None when one of them has none."""
+    priority: Priority
+    """The highest of its callers'."""
+    refresh: bool = False
+    """Whether it is to replace a result that is still there."""
+    guess: "Guess | None" = None
+    """What is particular to it if it was begun ahead."""
+    entered: Sequence[Gate] = ()
+    """The gates it has entered itself, while it runs."""
+    ticket: Ticket | None = None
+    needless: bool = False
+    """Whether nothing was executed, because another process does it or has done it."""
+    provisional: bool = False
+    """Whether something in its course was answered by a fallback, and may be another next time."""
+    attempts: int = 0
+    queue_ns: int = 0
+    execute_ns: int = 0
+    queued_ns: int | None = None
+    started_ns: int | None = None
+    instance: str = ""
+    """Where it was executed last, if at one of several instances."""
+    tried: frozenset[str] = frozenset()
+    """The instances it was given to."""
+    meter: "Meter | None" = None
+    """Adds up what its model calls use; None before it runs."""
+    snapshot: "Snapshot | None" = None
+    """The value at the moment it was made, for those who joined."""
 
     def __call__(self) -> Coroutine[Any, Any, Outcome]:
         return self._run(self)
+
+    @property
+    def place(self) -> object:
+        """What executions have in common that are one."""
+        return place(self.call, self.identified, self.outer)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What its value cost: what was measured, else the price by its plan."""
+        spent = self.meter.spent if self.meter is not None else None
+        if spent is not None and spent.cost_usd is not None:
+            return spent.cost_usd
+        return self.call.plan.cost_usd or None
 
     @property
     def held(self) -> Held:
@@ -165,6 +149,28 @@ class Execution:
         job = self.job
         places = [gate for gate in self.entered if gate is not job.workers]
         return self.outer.union(places, () if job.dispatch is None else (job.dispatch,))
+
+    @property
+    def speculative(self) -> bool:
+        """Whether nobody has asked for it until now, nor for what it is a part of."""
+        guess = self.guess
+        if guess is None or self.priority is not Priority.SPECULATIVE:
+            return False
+        return guess.around is None or guess.around.speculative
+
+    @property
+    def failed(self) -> bool:
+        """Whether it left something undone because nobody had asked for it."""
+        return self.guess is not None and self.guess.failed
+
+    def ran_ns(self, now_ns: int) -> int:
+        """How long it has run."""
+        return self.execute_ns + (0 if self.started_ns is None else now_ns - self.started_ns)
+
+    def give_way(self) -> None:
+        """Ends what nobody has asked for."""
+        if self.guess is not None:
+            self.guess.give_way()
 
     def copy(self) -> object:
         """The value for one who joined. Raises CodecError for one that cannot be copied."""

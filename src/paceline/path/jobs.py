@@ -11,8 +11,9 @@ from paceline.balance.circuit import Circuit, CircuitPolicy
 from paceline.balance.fallback import STALE, fallbacks_of
 from paceline.balance.gate import Gate
 from paceline.cache.hints import SILENT, Hints, mcp_hints
-from paceline.call import Call
+from paceline.call import Call, Priority
 from paceline.clock import Clock
+from paceline.path.ahead import enter_thread
 from paceline.path.job import Dispatch, Job
 from paceline.settings import Settings
 
@@ -90,7 +91,10 @@ class Jobs:
     async def _in_turn(self, spec: AgentSpec, call: Call) -> object:
         """The value of a synchronous agent that is one of several instances: only those that are
         run here need a thread."""
-        await self._pool.gate.enter(call.priority)
+        if call.priority is Priority.SPECULATIVE:
+            enter_thread(self._pool.gate)
+        else:
+            await self._pool.gate.enter(call.priority)
         try:
             return await self._runner.run(spec, call)
         finally:

@@ -51,4 +51,7 @@ class Paying:
 
     def meter(self, call: Call) -> Meter:
         """Where the model calls of an execution are added up; they count at once."""
-        return self._metering.meter(lambda _, spent: self.spending.note(call, spent))
+        spending = self.spending
+        if not spending.limited:
+            return Meter(self._metering)
+        return Meter(self._metering, lambda _, spent: spending.note(call, spent))

@@ -35,7 +35,10 @@ class Called:
         self._names: dict[str, Invocations] = {}
 
     def note(self, span: Span) -> None:
-        """Takes a call that has ended."""
+        """Takes a call that has ended; one that nobody asked for is made in no one's course."""
+        if span.speculated:
+            self._open.pop(span.id, None)
+            return
         models, tools = self._open.pop(span.id, (0, 0))
         if span.kind is Kind.AGENT:
             if span.source is Source.EXECUTED:

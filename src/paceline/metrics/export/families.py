@@ -90,7 +90,8 @@ _C, _G, _H = Type.COUNTER, Type.GAUGE, Type.HISTOGRAM
 
 CALLS: Final = Family(
     "paceline_calls_total", _C, ("source", "ending"),
-    "Calls that ended, by where the outcome came from (executed, a cache tier, joined, ...) and how"
+    "Calls that ended, by where the outcome came from (executed, a cache tier, joined, speculated,"
+    " ...) and how"
     " they ended (success, error, timeout, cancelled, rejected).",
 )  # fmt: skip
 ERRORS: Final = Family(

@@ -3,7 +3,7 @@ ones that come after it."""
 
 from typing import Final, final
 
-from paceline.call import Call, Kind, Outcome, Source
+from paceline.call import Call, Kind, Outcome, Priority, Source
 from paceline.clock import Clock
 from paceline.errors import Category
 from paceline.metrics.figures import ending_of
@@ -33,7 +33,9 @@ class Recent:
         self._kept: dict[_Sort, _Ended] = {}
 
     def observe(self, call: Call, outcome: Outcome) -> None:
-        """Notes a call that has just ended."""
+        """Notes a call that has just ended; none that nobody asked for, which is in no figure."""
+        if call.priority is Priority.SPECULATIVE:
+            return
         error, source, total_ns = outcome.error, outcome.source, outcome.total_ns
         category = None if error is None else error.category
         sort = (call.name, call.kind, source, category, total_ns.bit_length())

@@ -55,6 +55,8 @@ def totals(tree: Tree, path: Sequence[Piece]) -> list[Total]:
     """By name, in alphabetical order."""
     by_name: dict[str, list[int]] = {}
     for place, node in enumerate(tree.nodes):
+        if node.span.speculated:  # nobody waited for it
+            continue
         by_name.setdefault(node.span.name, []).append(place)
     first_times = _first_times(tree)
     on_path, queued = _on_path(tree, path)
@@ -109,6 +111,7 @@ class AllRuns:
     def add(self, spans: Sequence[Span]) -> None:
         """Counts the spans of one run."""
         self.runs += 1
+        spans = [span for span in spans if not span.speculated]
         by_id = {span.id: span for span in spans}
         times: dict[str, list[int]] = {}
         for span, self_ns in zip(spans, self_times(spans), strict=True):

@@ -55,9 +55,9 @@ class Tree(msgspec.Struct, frozen=True):
         """The root that the run is about: the longest that has no parent, else the longest; None
         without spans."""
 
-        def rank(place: int) -> tuple[bool, int, int]:
-            node = self.nodes[place]
-            return node.span.parent_id is None, node.span.took_ns, -place
+        def rank(place: int) -> tuple[bool, bool, int, int]:
+            span = self.nodes[place].span
+            return not span.speculated, span.parent_id is None, span.took_ns, -place
 
         return max(self.roots, key=rank, default=None)
 
@@ -92,7 +92,8 @@ def tree_of(spans: Iterable[Span]) -> Tree:
         flaws = _flaws(span, over)
         flaws += (Flaw.CYCLE,) if at in broken else ()
         flaws += (Flaw.TWICE,) if first[span.id] != at else ()
-        if parents[at] == _NO_PARENT and span.parent_id is not None and at not in broken:
+        alone = parents[at] == _NO_PARENT and not span.speculated
+        if alone and span.parent_id is not None and at not in broken:
             flaws += (Flaw.ORPHAN,)
         nodes.append(
             Node(
@@ -141,10 +142,14 @@ def covered_ns(intervals: Iterable[tuple[int, int]], start_ns: int, end_ns: int)
 
 
 def _parents(spans: Sequence[Span], first: Mapping[str, int]) -> list[int]:
-    return [
-        _NO_PARENT if span.parent_id is None else first.get(span.parent_id, _NO_PARENT)
-        for span in spans
-    ]
+    """What nobody asked for took none of the time of the call in whose course it was begun: it
+    stands alone, with what it called."""
+    parents: list[int] = []
+    for span in spans:
+        parent = _NO_PARENT if span.parent_id is None else first.get(span.parent_id, _NO_PARENT)
+        ahead = span.speculated and parent != _NO_PARENT and not spans[parent].speculated
+        parents.append(_NO_PARENT if ahead else parent)
+    return parents
 
 
 def _break_cycles(parents: list[int]) -> set[int]:
