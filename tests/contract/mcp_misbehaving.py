@@ -10,7 +10,34 @@ import threading
 from pathlib import Path
 from typing import Any
 
-TOOLS = ("echo", "nonsense", "long", "endless", "wrong", "die", "change", "refuse")
+TOOLS = (
+    "echo",
+    "nonsense",
+    "long",
+    "endless",
+    "wrong",
+    "die",
+    "change",
+    "refuse",
+    "slow",
+    "misfit",
+)
+DEEP = 40
+OUTPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "n": {"pattern": "^(a+)+$"},
+        "m": {"$ref": "#/$defs/d0"},
+        "p": {"type": "string"},
+    },
+    "patternProperties": {"^(b+)+$": {}},
+    "additionalProperties": {"pattern": "^(c|c)*$"},
+    "$defs": {
+        **{f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(DEEP)},
+        f"d{DEEP}": {},
+    },
+}
+"""To check data by it as it stands takes for ever."""
 
 
 def answer(number: object, result: object) -> None:
@@ -29,7 +56,11 @@ def listed(cursor: str | None) -> dict[str, object]:
     if len(sys.argv) > 2 and sys.argv[2] == "endless list":
         after = "more"
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
-    tools: list[object] = [{"name": name, "inputSchema": schema} for name in names]
+    tools: list[object] = [
+        {"name": name, "inputSchema": schema}
+        | ({"outputSchema": OUTPUT} if name in {"slow", "misfit"} else {})
+        for name in names
+    ]
     schema = {"type": "object", "properties": {"n": {"type": "no type"}}}
     tools.append({"name": "unusable", "inputSchema": schema})
     return {"tools": tools} | ({"nextCursor": after} if after else {})
@@ -45,6 +76,13 @@ def call(number: object, name: str, arguments: dict[str, object]) -> None:
         text["text"] = "x" * 100_000
     elif name == "endless":
         say('"' + "x" * 100_000)
+        return
+    elif name == "slow":
+        data = {"n": "a" * 60 + "!", "m": 1, "b" * 60 + "!": "c" * 60 + "!"}
+        answer(number, {"content": [], "structuredContent": data})
+        return
+    elif name == "misfit":
+        answer(number, {"content": [], "structuredContent": {"p": 1}})
         return
     elif name == "change":
         say('{"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}')

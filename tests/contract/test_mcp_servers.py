@@ -23,6 +23,7 @@ from paceline.errors import (
 from paceline.session_settings import McpSettings
 from paceline.tools.mcp import McpServer
 from paceline.tools.spec import ToolSpec
+from tests.unit.sessions.quiet import BYE, Said, a_runtime, asks
 
 HERE = Path(__file__).parent
 ENVIRON = {
@@ -110,7 +111,7 @@ async def expect_values(tools: dict[str, ToolSpec]) -> None:
     """Tools of the SDK's server are as it announces them, and give what they return."""
     read, write, clear = (tools[f"notes_{name}"] for name in ("read_note", "write_note", "clear"))
     assert read.effect == Effect.read("mcp:notes")
-    assert write.effect == Effect.write("mcp:notes")
+    assert write.effect == Effect.write("mcp:notes", idempotent=True)
     assert tools["notes_slow"].effect.kind is EffectKind.UNKNOWN
     assert [spec.approval for spec in (read, write, clear)] == [False, False, True]
     assert (read.source, read.is_async, read.timeout_s) == ("mcp", True, 60.0)
@@ -211,7 +212,7 @@ async def test_what_is_no_message_is_passed_over(
     async with misbehaving(tmp_path) as there:
         tools = await named(there)
         assert "notes_unusable" not in tools
-        assert len(tools) == 8
+        assert len(tools) == 10
         assert await call(tools["notes_nonsense"]) == "{}"
         assert there._process is not None
         assert "2 lines that it wrote are no messages, such as: {}]]]" in there._process.story
@@ -407,3 +408,28 @@ def test_the_sdk_is_not_heard() -> None:
     import paceline.tools.mcp.sdk  # noqa: F401
 
     assert logging.getLogger("mcp").hasHandlers()
+
+
+async def test_a_session_has_what_a_server_grows() -> None:
+    """A tool that a server adds while it is called is offered to the model with the next request, and
+    can be used. (S2-35)"""
+    command = [sys.executable, str(HERE / "mcp_server.py")]
+    async with a_runtime(mcp={"notes": {"command": command, "approve": "none"}}) as runtime:
+        model = Said(asks("notes_grow"), asks("notes_grown"), BYE)
+        async with runtime.session(model=model) as session:
+            turn = await session.send("grow")
+        assert [call.result for call in turn.tool_calls] == ["grown", "here"]
+        assert "notes_grown" not in {tool.name for tool in model.requests[0].tools}
+        assert "notes_grown" in {tool.name for tool in model.requests[1].tools}
+
+
+async def test_results_are_checked_in_bounded_time(tmp_path: Path) -> None:
+    """A server whose schemas would take for ever to check data by holds nobody up: what it answers is
+    taken, but for what is plainly not as it says. (S2-35, V-36)"""
+    async with misbehaving(tmp_path) as there:
+        tools = await named(there)
+        assert (await call(tools["notes_slow"]))["n"].endswith("!")
+        with pytest.raises(AgentError, match="p: 1 is not of type 'string'") as caught:
+            await call(tools["notes_misfit"])
+        assert caught.value.may_have_started
+        assert await call(tools["notes_echo"], n=1)

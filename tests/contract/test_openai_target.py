@@ -263,9 +263,9 @@ async def test_a_pause_in_the_answer_is_noticed() -> None:
     [
         (429, {"code": "rate_limit_exceeded", "message": "Slow down"}, Category.RATE_LIMIT),
         (429, {"code": "insufficient_quota", "message": "Pay first"}, Category.EXHAUSTED),
-        (429, {"message": "Request too large for small"}, Category.INVALID),
-        (400, {"code": "context_length_exceeded", "message": "Too long"}, Category.INVALID),
-        (500, {"message": "the maximum context length is 1024 tokens"}, Category.INVALID),
+        (429, {"message": "Request too large for small"}, Category.TOO_LONG),
+        (400, {"code": "context_length_exceeded", "message": "Too long"}, Category.TOO_LONG),
+        (500, {"message": "the maximum context length is 1024 tokens"}, Category.TOO_LONG),
         (400, {"code": "content_filter", "message": "No"}, Category.POLICY),
         (401, {"code": "invalid_api_key", "message": "Who?"}, Category.AUTHENTICATION),
         (400, {"message": "Incorrect API key provided"}, Category.AUTHENTICATION),

@@ -76,7 +76,7 @@ async def test_a_session_whose_process_is_killed_goes_on(tmp_path: Path, what: s
     look, pay = turn.tool_calls
     assert look.result == "seen"
     if what == "answer":
-        assert (ran, pay.result, pay.status) == ([], "paid", ToolStatus.COMPLETED)
+        assert (pay.result, pay.status) == ("paid", ToolStatus.COMPLETED)
     else:
         assert "may or may not" in pay.result
     assert told(model.requests[0]) == [look.result, pay.result]
@@ -131,10 +131,29 @@ async def test_a_turn_is_in_the_history(tmp_path: Path) -> None:
     by_kind = {record.kind: record for record in records}
     assert len(records) == 4
     turn = by_kind[Kind.AGENT]
-    assert (turn.id, turn.name, turn.parent, turn.session) == ("s1.1", "session", None, "s1")
-    assert {record.trace for record in records} == {"s1.1"}
-    assert {record.parent for record in records if record is not turn} == {"s1.1"}
+    assert (turn.name, turn.parent, turn.session) == ("session", None, "s1")
+    assert {record.trace for record in records} == {turn.id} == {session.turns[0].id}
+    assert {record.parent for record in records if record is not turn} == {turn.id}
     assert {record.scope for record in records} == {ScopeLevel.USER}
+
+
+async def test_no_two_turns_have_one_id(tmp_path: Path) -> None:
+    """Turns of sessions with the same id that are not kept are apart in the history, and those of one
+    that is kept are counted on (S2-38, S2-56)."""
+    ids: list[str] = []
+    for _ in range(2):
+        async with a_runtime(tmp_path) as runtime:
+            for keep in (False, False, True):
+                name = "kept" if keep else "s1"
+                again: Any = {"resume": len(ids) > 2} if keep else {}
+                async with runtime.session(name, model=Said(BYE), keep=keep, **again) as session:
+                    ids.append((await session.send("go")).id)
+            [kept] = await runtime.sessions.stored()
+            assert (kept.id, kept.turns) == ("kept", len(ids) // 3)
+    assert len(set(ids)) == 6
+    assert [one for one in ids if one.startswith("kept")] == ["kept.1", "kept.2"]
+    written = {record.id for record in SqliteReader(Home(tmp_path).history).query()}
+    assert written.issuperset(ids)
 
 
 async def test_the_host_agent_is_a_tool(tmp_path: Path) -> None:

@@ -201,8 +201,10 @@ class Batch(msgspec.Struct, eq=False):
             return None
         if self._schedule is not None:
             ready = self._ready(self._schedule)
-        else:
-            ready = [one for one in self._scheduled if one.call is None and one.task is None]
+        else:  # one at most
+            ready = self._scheduled
+            if not ready or ready[0].call is not None or ready[0].task is not None:
+                return None
         if len(ready) == 1 and self._complete and not self._active:
             return ready[0]
         most = max(1, self.course.limits.max_concurrent_tools)

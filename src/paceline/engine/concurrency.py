@@ -23,10 +23,10 @@ class Concurrency:
     __slots__ = (
         "_changed_ns",
         "_halved_ns",
-        "_high",
         "_hold_ns",
         "_low",
         "_step_ns",
+        "high",
         "limit",
         "most",
     )
@@ -47,7 +47,7 @@ class Concurrency:
             raise ValueError("at least one tool has to run, and low must be below high")
         self.most = most
         self.limit = most
-        self._high = high
+        self.high = high
         self._low = low
         self._hold_ns = round(hold_s * _NS)
         self._step_ns = round(step_s * _NS)
@@ -56,7 +56,7 @@ class Concurrency:
 
     def observe(self, share: float, now_ns: int) -> int:
         """The limit, now that this share of the memory allowed is used. Never below 1."""
-        if share >= self._high and _passed(self._halved_ns, self._hold_ns, now_ns):
+        if share >= self.high and _passed(self._halved_ns, self._hold_ns, now_ns):
             self.limit = max(1, self.limit // 2)
             self._halved_ns = self._changed_ns = now_ns
         elif (

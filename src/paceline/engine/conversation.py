@@ -8,6 +8,9 @@ began with nor the latest step. A summary stands for what is gone.
 Showing the conversation costs what was added since, not what was said in all. When tokens are
 short a quarter of them is freed at once, so that between two such moments the messages only grow
 at the end, and what a provider has read of them before it need not read again.
+
+A model that says that it was shown too much says so of all that long: half of it gives way, and as
+much is not shown again.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -15,6 +18,9 @@ from itertools import pairwise
 from math import inf
 from typing import Final, final
 
+import msgspec
+
+from paceline.call import Tokens
 from paceline.messages import (
     AssistantMessage,
     Message,
@@ -24,19 +30,50 @@ from paceline.messages import (
     UserMessage,
 )
 
-__all__ = ["Conversation", "Summarise", "estimate_tokens"]
+__all__ = ["Compaction", "Conversation", "Summarise", "Summary", "clip_results", "estimate_tokens"]
 
 _CHARACTERS: Final = 4
 """Of one token, about; English text and code."""
 _FREED: Final = 0.75
+_HALF: Final = 0.5
+_REFUSED: Final = 0.9
+"""Of what a model refused, what it may be shown."""
+_TOLD: Final = 0.125
+"""Of that, what a summary may be."""
+_SHORTEST: Final = 400
+"""Characters that are left of the result of a tool in any case."""
+_SHARE: Final = 4
+_WAITING: Final = 20
 _LINE: Final = 200
 _LINES: Final = 40
 _UNSUMMED: Final = 2_000
 _LONGEST: Final = 8_000
 _HEADING: Final = "Earlier in this conversation, shortened (a record, no instructions):"
 
-Summarise = Callable[[str, tuple[Message, ...]], str | Awaitable[str]]
+
+class Summary(msgspec.Struct, frozen=True):
+    """What stands for messages that are no longer shown, and what it took to make it."""
+
+    text: str
+    tokens: Tokens | None = None
+    cost_usd: float | None = None
+
+
+Summarise = Callable[[str, tuple[Message, ...]], "str | Summary | Awaitable[str | Summary]"]
 """Makes a summary of the one so far and of messages that are dropped."""
+
+
+class Compaction(msgspec.Struct, frozen=True):
+    """How a conversation is shown shorter than it was: `summary` stands for all before the turn
+    `first`, and for the `skipped` messages of that one which follow what it began with. Results of
+    tools were clipped to `longest` characters just now, 0 for not at all. `max_tokens` are what it is
+    bound to since a model refused it, 0 if none did."""
+
+    summary: str
+    first: str
+    skipped: int = 0
+    longest: int = 0
+    max_tokens: float = 0.0
 
 
 def estimate_tokens(message: Message) -> int:
@@ -49,11 +86,12 @@ def estimate_tokens(message: Message) -> int:
 
 
 class _Turn:
-    __slots__ = ("id", "messages")
+    __slots__ = ("id", "messages", "skipped")
 
     def __init__(self, turn_id: str) -> None:
         self.id = turn_id
         self.messages: list[Message] = []
+        self.skipped = 0
 
     def steps(self) -> Iterator[list[Message]]:
         """Messages that only make sense together: what was said, and results of tools."""
@@ -77,9 +115,12 @@ class Conversation:
         "_dropped",
         "_estimate",
         "_lines",
+        "_longest",
         "_max_tokens",
         "_max_turns",
+        "_most_told",
         "_pinned",
+        "_read",
         "_rebuild",
         "_shown",
         "_summarise",
@@ -117,9 +158,13 @@ class Conversation:
         self._summed = ""  # what `summarise` made of all before the lines
         self._lines: list[str] = []
         self._told = 0  # lines ever
+        self._most_told = inf  # characters of the summary
+        self._longest = 0
+        self._read = 0.0  # tokens that a model may be able to read, once one refused more
         self._unsummed: list[Message] = []
         self.stale = False
-        """Whether there is something for `compact` to do."""
+        """Whether there is enough for `compact` to do: all that made place for tokens, or a quarter
+        of the turns."""
         self._dropped = 0
         self._shown: tuple[Message, ...] = self._system
         self._added: list[Message] = []
@@ -221,26 +266,64 @@ class Conversation:
                 left.append(use)
         return tuple(left)
 
-    async def compact(self) -> bool:
-        """Has `summarise` make the summary of what was dropped since it was asked last; returns
-        whether there was anything. What it raises is raised, and the summary stays as it was."""
+    @property
+    def compaction(self) -> Compaction:
+        """What there is to know to show it again as it is shown now, besides what was said."""
+        first = self._turns[0] if self._turns else None
+        return Compaction(
+            self._body(),
+            "" if first is None else first.id,
+            0 if first is None else first.skipped,
+            self._longest,
+            self._read,
+        )
+
+    def restore(self, compaction: Compaction) -> None:
+        """Before anything is said: begins with the summary of what was said before. What was shown
+        beside it is to be added."""
+        self._summed = compaction.summary
+        if compaction.max_tokens:
+            self._stay_below(compaction.max_tokens)
+        if compaction.summary:
+            self._tell()
+
+    def shorten(self) -> bool:
+        """A model says that this is too long: leaves out about half, the oldest first, and of the
+        results of tools that are left so much that it fits. From now on it stays shorter than what
+        was refused. False if there is nothing that may be left out."""
+        shown, told = sum(map(self._estimate, self.messages())), self._told
+        self._longest = 0
+        self._stay_below(shown * _REFUSED)
+        enough = shown * _HALF
+        self._drop(enough)
+        if self._told > told or len(self._body()) > self._most_told:
+            self._tell()
+        if self._tokens > enough and self._turns:
+            self._clip(self._turns[-1], enough)
+        return self._tokens < shown
+
+    async def compact(self) -> Summary | None:
+        """Has `summarise` make the summary of what was dropped since it was asked last; returns it,
+        None if there was too little. What it raises is raised, and the summary stays as it was."""
         if self._summarise is None or not self.stale:
-            return False
+            return None
         dropped, told = tuple(self._unsummed), self._told
         self._unsummed.clear()
         self.stale = False
         try:
             made = self._summarise(self._summed, dropped)
-            summed = made if isinstance(made, str) else await made
+            made = made if isinstance(made, (str, Summary)) else await made
         except BaseException:
             self._unsummed[:0] = dropped
             self.stale = True
             raise
-        self._summed = _clipped(summed, _LONGEST)
+        summary = Summary(made) if isinstance(made, str) else made
+        self._summed = _clipped(summary.text, _LONGEST)
         del self._lines[: max(0, len(self._lines) - (self._told - told))]
+        self._longest = 0
         self._tell()
         self._bound()
-        return True
+        return summary
 
     def _bound(self) -> None:
         """Drops what is too much."""
@@ -248,13 +331,35 @@ class Conversation:
         while len(turns) > self._max_turns:
             self._drop_turn()
         if self._tokens > self._max_tokens:
-            enough = self._max_tokens * _FREED
-            while self._tokens > enough and len(turns) > 1:
-                self._drop_turn()
-            if self._tokens > enough and turns:
-                self._drop_steps(turns[0], enough)
+            self._drop(self._max_tokens * _FREED)
         if self._told > told:
             self._tell()
+
+    def _stay_below(self, tokens: float) -> None:
+        self._bounded, self._read = True, tokens
+        self._tokens = self._weigh(self.messages())
+        self._max_tokens = min(self._max_tokens, tokens)
+        self._most_told = max(_LINE, tokens * _CHARACTERS * _TOLD)
+
+    def _drop(self, enough: float) -> None:
+        """Drops the oldest until so many tokens are left."""
+        told = self._told
+        while self._tokens > enough and len(self._turns) > 1:
+            self._drop_turn()
+        if self._tokens > enough and self._turns:
+            self._drop_steps(self._turns[0], enough)
+        self.stale = self.stale or (self._summarise is not None and self._told > told)
+
+    def _clip(self, turn: _Turn, enough: float) -> None:
+        """Shortens what tools said in a turn, the longest first, until so many tokens are left."""
+        longest = max((len(m.text) for m in turn.messages if _is_result(m)), default=0)
+        others, clipped = self._tokens - self._weigh(turn.messages), turn.messages
+        while self._tokens > enough and longest > _SHORTEST:
+            longest = self._longest = max(_SHORTEST, longest // 2)
+            clipped = clip_results(turn.messages, longest)
+            self._tokens = others + self._weigh(clipped)
+        turn.messages = clipped
+        self._rebuild = True
 
     def _drop_turn(self) -> None:
         turn = self._turns.pop(0)
@@ -273,6 +378,8 @@ class Conversation:
             self._forget(step)
             self._note(step)
             count += len(step)
+        turn.skipped += count
+        self._rebuild = self._rebuild or count > 0
         del turn.messages[len(first) : len(first) + count]
 
     def _forget(self, messages: list[Message]) -> None:
@@ -280,25 +387,51 @@ class Conversation:
         if self._summarise is not None:
             self._unsummed += messages
             del self._unsummed[:-_UNSUMMED]
-            self.stale = True
 
     def _note(self, messages: Iterable[Message]) -> None:
         self._lines.append(_digest(messages))
         del self._lines[:-_LINES]
         self._told += 1
+        enough = min(self._max_turns, _WAITING * _SHARE)
+        if self._summarise is not None and len(self._lines) * _SHARE >= enough:
+            self.stale = True
 
     def _tell(self) -> None:
         """Makes the summary anew of what there is for it."""
         if self._summary is not None:
             self._tokens -= self._weigh((self._summary,))
-        parts = [_HEADING, *([self._summed] if self._summed else []), *self._lines]
-        self._summary = UserMessage("\n".join(parts))
+        most = self._most_told
+        while len(self._lines) > 1 and len(self._body()) > most:
+            del self._lines[0]
+        if len(self._body()) > most:
+            self._summed = _clipped(self._summed, int(most))
+        self._summary = UserMessage(f"{_HEADING}\n{self._body()}")
         self._tokens += self._weigh((self._summary,))
         self._rebuild = True
+
+    def _body(self) -> str:
+        return "\n".join([*([self._summed] if self._summed else []), *self._lines])
 
     def _weigh(self, messages: Iterable[Message]) -> int:
         """Tokens, as far as they count."""
         return sum(map(self._estimate, messages)) if self._bounded else 0
+
+
+def clip_results(messages: Iterable[Message], longest: int) -> list[Message]:
+    """The same with so many characters at most of each result of a tool: its head and tail."""
+    return [
+        msgspec.structs.replace(message, text=_middle_out(message.text, longest))
+        if isinstance(message, ToolMessage) and len(message.text) > longest
+        else message
+        for message in messages
+    ]
+
+
+def _middle_out(text: str, most: int) -> str:
+    note = f"\n[... {len(text) - most:,} characters left out: the conversation was too long ...]\n"
+    head = max(0, most - len(note)) * 2 // 3
+    tail = max(0, most - len(note) - head)
+    return f"{text[:head]}{note}{text[len(text) - tail :]}"
 
 
 def _is_result(message: Message) -> bool:

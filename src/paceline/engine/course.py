@@ -8,7 +8,7 @@ from typing import Final, final
 from paceline.balance.gate import Gate
 from paceline.call import Outcome, Source
 from paceline.engine.execution import Execution, Floor, cost_of
-from paceline.engine.hooks import Hooks
+from paceline.engine.hooks import Hooked
 from paceline.engine.protocols import Preparation, Tools
 from paceline.engine.states import (
     ExecutionContext,
@@ -47,6 +47,7 @@ class _Place(Resources):
 
     def __init__(self, gates: tuple[Gate, ...]) -> None:
         self.used = None
+        self.left_behind = 0
         self.gates = gates
         """Where the running code holds a place already."""
 
@@ -74,7 +75,7 @@ class Course:
         limits: ResourceLimits,
         deadline_ns: int,
         priority: ExecutionPriority,
-        hooks: Hooks,
+        hooks: Hooked,
     ) -> None:
         self.floor = floor
         self.context = context

@@ -8,7 +8,7 @@ import msgspec
 from paceline.engine.protocols import Preparation
 from paceline.engine.states import ToolCall
 
-__all__ = ["NO_HOOKS", "Hooks", "Screening"]
+__all__ = ["NO_HOOKS", "Hooked", "Hooks", "Screening"]
 
 
 class Screening(Protocol):
@@ -23,6 +23,28 @@ class Screening(Protocol):
     def refused(self) -> bool:
         """Whether that text says why it is not run, and is not a result of it."""
         ...
+
+
+class Hooked(Protocol):
+    """`Hooks`, or what has the same of its own: a turn is asked itself, without an object for it."""
+
+    @property
+    def screen(self) -> Callable[[Preparation], Screening] | None: ...
+
+    @property
+    def approve(self) -> Callable[[str, Preparation], Awaitable[str | None]] | None: ...
+
+    @property
+    def ask(self) -> Callable[[str, Preparation], Awaitable[str]] | None: ...
+
+    @property
+    def begin(self) -> Callable[[str, Preparation], Awaitable[None]] | None: ...
+
+    @property
+    def changed(self) -> Callable[[ToolCall], object] | None: ...
+
+    @property
+    def ended(self) -> Callable[[Preparation, ToolCall], object] | None: ...
 
 
 @final

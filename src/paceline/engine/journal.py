@@ -2,23 +2,26 @@
 
 A turn that runs and a turn that is read back go through the same fold, `Record.apply`: what a session
 knows of a turn is what its entries say. An entry is durable before what it announces is done, so a
-tool that must not run twice is in the journal before it starts.
+tool that must not run twice is in the journal before it starts, and all that came before it. What tells
+of the past alone is written in the same order, but not waited for.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol, final
 
 import msgspec
 
 from paceline.call import Tokens
 from paceline.codec import VERSION, encode
+from paceline.engine.conversation import Compaction, clip_results
 from paceline.engine.states import ConversationTurn, ToolCall, ToolStatus, TurnStatus
 from paceline.errors import Category, CodecError, CorruptStoreError
 from paceline.messages import AssistantMessage, Message, ToolMessage, ToolUse, UserMessage
 from paceline.redaction import MASK
 
 __all__ = [
+    "Compacted",
     "Entry",
     "Journal",
     "Record",
@@ -52,8 +55,13 @@ class Journal(Protocol):
     """Where sessions are written down."""
 
     async def append(self, session_id: str, entry: bytes) -> None:
-        """Adds an entry to those of the session; returns when it would outlive a crash. Raises
-        StorageError."""
+        """Adds an entry to those of the session; returns when it and all before it would outlive a
+        crash. Raises StorageError, also for one of those that were only noted."""
+        ...
+
+    def note(self, session_id: str, entry: bytes) -> None:
+        """Adds an entry in the same order, behind one that was appended, and returns at once: it is
+        written as soon as may be, and the next `append` says if it could not be."""
         ...
 
     async def load(self, session_id: str) -> list[bytes]:
@@ -120,7 +128,17 @@ class TurnEnded(msgspec.Struct, frozen=True, gc=False, tag="turn_ended"):
     cost_usd: float | None = None
 
 
-Entry = TurnBegan | Replied | ToolBegan | ToolEnded | StepEnded | TurnEnded
+class Compacted(msgspec.Struct, frozen=True, gc=False, tag="compacted"):
+    """What the model is shown became shorter than what was said. If a model made the summary, that
+    used so much, which counts as that turn's, be it over or not."""
+
+    turn_id: str
+    compaction: Compaction
+    tokens: Tokens | None = None
+    cost_usd: float | None = None
+
+
+Entry = TurnBegan | Replied | ToolBegan | ToolEnded | StepEnded | TurnEnded | Compacted
 
 # Made once: to make sense of a union takes longer than to decode an entry.
 _decode: Final = msgspec.msgpack.Decoder(Entry).decode
@@ -140,6 +158,10 @@ def read(data: bytes) -> Entry:
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise CodecError(f"an entry of the journal cannot be read: {exc}") from exc
     return entry
+
+
+_NONE_BEGUN: Final[Mapping[int, str]] = {}
+_NONE_ENDED: Final[Mapping[int, ToolEnded]] = {}
 
 
 @final
@@ -168,9 +190,9 @@ class Record:
         """Tool uses whose results the model was not told."""
         self.answered = False
         """Whether it is the answer, which asks for no tools."""
-        self.begun: dict[int, str] = {}
+        self.begun: Mapping[int, str] = _NONE_BEGUN
         """Which of those must not be run again, and the ids of their calls."""
-        self.ended: dict[int, ToolEnded] = {}
+        self.ended: Mapping[int, ToolEnded] = _NONE_ENDED
         """What came of those."""
         self.end: TurnEnded | None = None
 
@@ -184,14 +206,15 @@ class Record:
                 return self._close_step(entry.calls)
             case TurnBegan():
                 return (UserMessage(entry.text),)
-            case ToolBegan():
-                self.begun[entry.index] = entry.call_id
-                return ()
-            case ToolEnded():
-                self.ended[entry.index] = entry
-                return ()
             case TurnEnded():
                 return self._ended(entry)
+            case ToolBegan():
+                self.begun = {**self.begun, entry.index: entry.call_id}
+            case ToolEnded():
+                self.ended = {**self.ended, entry.index: entry}
+            case Compacted():
+                self._use(entry.tokens, entry.cost_usd)
+        return ()
 
     def call(self, index: int) -> ToolCall | None:
         """What came of a use of the last reply that must not be run (again); None if it may."""
@@ -245,9 +268,7 @@ class Record:
         self.answer = entry.text
         self.finish = entry.finish
         self.open_uses = entry.uses
-        if self.begun:
-            self.begun.clear()
-            self.ended.clear()
+        self.begun, self.ended = _NONE_BEGUN, _NONE_ENDED
         self.steps += 1
         self.answered = not entry.uses
         if entry.tokens is not None or entry.cost_usd is not None:
@@ -285,9 +306,9 @@ class Record:
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """A session read back: what was said, each message with the id of its turn; the turns that are
-    over; and the one that was not. `begun` is how many turns there were, `tokens` and `cost_usd`
-    what those used that are over, be they kept or not."""
+    """A session read back: what was said, each message with the id of its turn, since what the
+    `compaction` stands for; the turns that are over; and the one that was not. `begun` is how many
+    turns there were, `tokens` and `cost_usd` what those used that are over, be they kept or not."""
 
     messages: tuple[tuple[str, Message], ...] = ()
     turns: tuple[ConversationTurn, ...] = ()
@@ -295,6 +316,7 @@ class Restored(msgspec.Struct, frozen=True):
     begun: int = 0
     tokens: Tokens | None = None
     cost_usd: float | None = None
+    compaction: Compaction | None = None
 
 
 def abandon(record: Record) -> Sequence[Message]:
@@ -310,7 +332,9 @@ class Restoration:
     that is there twice in a row counts once: it was not known whether it was there.
     """
 
-    __slots__ = ("_begun", "_cost_usd", "_last", "_past", "_record", "_said", "_tokens")
+    __slots__ = (
+        "_begun", "_compaction", "_cost_usd", "_last", "_past", "_record", "_said", "_tokens",
+    )  # fmt: skip
 
     def __init__(self, keep: int | None = None) -> None:
         self._past: deque[tuple[Record, list[Message]]] = deque(maxlen=keep)
@@ -318,6 +342,7 @@ class Restoration:
         self._said: list[Message] = []  # in its course
         self._last: bytes | None = None
         self._begun = 0
+        self._compaction: Compaction | None = None
         self._tokens: Tokens | None = None
         self._cost_usd: float | None = None
 
@@ -326,8 +351,11 @@ class Restoration:
         no turn."""
         if data == self._last:
             return
-        self._last = data
         entry, record = read(data), self._record
+        if isinstance(entry, Compacted):  # it may come between any two others
+            self._compact(entry)
+            return
+        self._last = data
         if isinstance(entry, TurnBegan):
             if record is not None:
                 self._said += abandon(record)
@@ -347,6 +375,13 @@ class Restoration:
         past = [(record.id, said) for record, said in self._past]
         if self._record is not None:
             past.append((self._record.id, self._said))
+        compaction = self._compaction
+        if compaction is not None:
+            ids = [turn_id for turn_id, _ in past]
+            if compaction.first in ids:
+                past = past[ids.index(compaction.first) :]
+                shown = past[0][1]
+                past[0] = compaction.first, shown[:1] + shown[1 + compaction.skipped :]
         return Restored(
             tuple((turn_id, message) for turn_id, said in past for message in said),
             tuple(record.turn() for record, _ in self._past),
@@ -354,12 +389,28 @@ class Restoration:
             self._begun,
             self._tokens,
             self._cost_usd,
+            compaction,
         )
+
+    def _compact(self, entry: Compacted) -> None:
+        self._compaction = entry.compaction
+        if entry.compaction.longest:
+            for said in (self._said, *(said for _, said in self._past)):
+                said[:] = clip_results(said, entry.compaction.longest)
+        if self._record is not None and self._record.id == entry.turn_id:
+            self._record.apply(entry)
+            return
+        for record, _ in self._past:
+            if record.id == entry.turn_id:
+                record.apply(entry)
+        self._add(entry.tokens, entry.cost_usd)
 
     def _close(self, record: Record) -> None:
         self._past.append((record, self._said))
         self._record, self._said = None, []
-        tokens, cost_usd = record.tokens, record.cost_usd
+        self._add(record.tokens, record.cost_usd)
+
+    def _add(self, tokens: Tokens | None, cost_usd: float | None) -> None:
         if tokens is not None:
             self._tokens = tokens if self._tokens is None else self._tokens.plus(tokens)
         if cost_usd is not None:

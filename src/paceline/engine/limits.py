@@ -36,15 +36,22 @@ class SessionBudget:
         if cost_usd is not None:
             self.cost_usd += cost_usd
 
-    def check(self) -> None:
-        """Raises BudgetExceededError if it is used up. Its `budget` is the field of ResourceLimits."""
+    @property
+    def used_up(self) -> str:
+        """The limit that is reached, a field of ResourceLimits; empty if none is."""
         limits = self._limits
         if limits.max_session_tokens and self.tokens >= limits.max_session_tokens:
-            budget, reached = "max_session_tokens", f"{limits.max_session_tokens}"
-        elif limits.max_session_usd and self.cost_usd >= limits.max_session_usd - _MONEY:
-            budget, reached = "max_session_usd", f"{limits.max_session_usd:g}"
-        else:
+            return "max_session_tokens"
+        if limits.max_session_usd and self.cost_usd >= limits.max_session_usd - _MONEY:
+            return "max_session_usd"
+        return ""
+
+    def check(self) -> None:
+        """Raises BudgetExceededError if it is used up. Its `budget` is the field of ResourceLimits."""
+        budget = self.used_up
+        if not budget:
             return
+        reached = f"{getattr(self._limits, budget):.12g}"
         raise BudgetExceededError(
             f"the session reached {budget} = {reached}, after {self.tokens} tokens,"
             f" {self.cost_usd:.4f} USD; nothing was run",

@@ -113,7 +113,6 @@ class Loops:
         "_limits",
         "_reads",
         "_refused",
-        "_reuse_ns",
         "stuck",
     )
 
@@ -122,9 +121,8 @@ class Loops:
             raise ValueError("at least one call is remembered")
         self._clock = clock
         self._limits = limits
-        self._reuse_ns = round(limits.reuse_s * _NS)
         self._calls: dict[str, _Call] = {}  # by key, the latest last
-        self._asked: dict[str, int] = {}  # calls that are alike since the latest news
+        self._asked: dict[str, int] | None = None  # calls that are alike since the latest news
         self._reads = 0  # in a row that said nothing new
         self._refused = 0
         self.stuck = ""
@@ -135,7 +133,7 @@ class Loops:
     def clear(self) -> None:
         """Forgets all, as when the user has said something."""
         self._calls.clear()
-        self._asked.clear()
+        self._asked = None
         self._reads = self._refused = 0
         self.stuck = ""
 
@@ -192,10 +190,10 @@ class Loops:
         self._reads = 0
         if not reads and not failed:
             self._epoch += 1  # something changed, so that everything may be asked again
-            self._asked.clear()
+            self._asked = None
         call.asked, call.epoch = 1, self._epoch
         if call.alike is not None:
-            self._asked.pop(call.alike, None)
+            self._uncount(call.alike)
             self._count(call.alike)
         return ""
 
@@ -213,6 +211,8 @@ class Loops:
     def _count(self, alike: str) -> int:
         """One more call that is like others; how many there are now."""
         asked = self._asked
+        if asked is None:
+            asked = self._asked = {}
         number = asked[alike] = asked.pop(alike, 0) + 1
         if len(asked) > self._limits.window:
             del asked[next(iter(asked))]
@@ -222,7 +222,11 @@ class Loops:
         """Nothing of what was asked before counts."""
         call.asked, call.epoch = 0, self._epoch
         if call.alike is not None:
-            self._asked.pop(call.alike, None)
+            self._uncount(call.alike)
+
+    def _uncount(self, alike: str) -> None:
+        if self._asked is not None:
+            self._asked.pop(alike, None)
 
     def _is_news(self, call: _Call, text: str) -> bool:
         """Whether no call like it said the same."""
@@ -234,7 +238,7 @@ class Loops:
         )
 
     def _is_recent(self, call: _Call) -> bool:
-        return self._clock.monotonic_ns() - call.at_ns <= self._reuse_ns
+        return self._clock.monotonic_ns() - call.at_ns <= self._limits.reuse_s * _NS
 
     def _limit(self, preparation: Preparation) -> int:
         """So many calls that are alike are not too many."""
@@ -255,7 +259,7 @@ class Loops:
 
     def _warning(self, preparation: Preparation, call: _Call, *, reads: bool) -> str:
         """Of a call that said nothing new."""
-        asked = call.asked if call.alike is None else self._asked.get(call.alike, 0)
+        asked = call.asked if call.alike is None else (self._asked or {}).get(call.alike, 0)
         what = ""
         if reads:
             self._reads += 1

@@ -7,6 +7,7 @@ if that is not where the session is: what is recorded is what happened.
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, assert_never, final
 
 from paceline.clock import Clock
@@ -145,14 +146,14 @@ class Machine:
         one order, even if one of them makes a move itself.
         """
         self._listeners = (*self._listeners, listener)
+        return partial(self.forget, listener)
 
-        def forget() -> None:
-            kept = list(self._listeners)
-            if listener in kept:
-                kept.remove(listener)
-            self._listeners = tuple(kept)
-
-        return forget
+    def forget(self, listener: Listener) -> None:
+        """Tells this listener no more; once, if it was to be told several times."""
+        kept = list(self._listeners)
+        if listener in kept:
+            kept.remove(listener)
+        self._listeners = tuple(kept)
 
     def compact(self, keep: int = 500) -> int:
         """Forgets all but the latest `keep` moves, as when nothing runs; returns how many it was."""
@@ -161,25 +162,23 @@ class Machine:
         return count
 
     def _tell(self, transition: StateTransition) -> None:
-        self._untold += (transition,)
         if self._telling:
+            self._untold += (transition,)
             return
         self._telling = True
         try:
-            while self._untold:
-                told, *rest = self._untold
-                self._untold = tuple(rest)
+            while True:
                 for listener in self._listeners:
-                    _call(listener, told)
+                    try:
+                        listener(transition)
+                    except Exception as exc:  # noqa: BLE001 (a listener's error is not the session's)
+                        _log.warning("Failed to send state transition event: %s", exc, exc_info=exc)
+                if not self._untold:
+                    return
+                transition, *rest = self._untold
+                self._untold = tuple(rest)
         finally:
             self._telling = False
-
-
-def _call(listener: Listener, transition: StateTransition) -> None:
-    try:
-        listener(transition)
-    except Exception as exc:  # noqa: BLE001 (a listener's error is not the session's)
-        _log.warning("Failed to send state transition event: %s", exc, exc_info=exc)
 
 
 def _refusal(state: AgentState, message: str) -> IllegalTransitionError:

@@ -11,7 +11,7 @@ from paceline.engine.batch import Batch
 from paceline.engine.concurrency import Concurrency
 from paceline.engine.course import Course
 from paceline.engine.execution import Floor
-from paceline.engine.hooks import NO_HOOKS, Hooks
+from paceline.engine.hooks import NO_HOOKS, Hooked
 from paceline.engine.protocols import Tools
 from paceline.engine.requests import ToolHandle, ToolRequest
 from paceline.engine.states import (
@@ -98,7 +98,7 @@ class ToolPipeline:
         limits: ResourceLimits | None = None,
         deadline_ns: int | None = None,
         priority: ExecutionPriority = ExecutionPriority.NORMAL,
-        hooks: Hooks = NO_HOOKS,
+        hooks: Hooked = NO_HOOKS,
         first: int = 0,
     ) -> Batch:
         """For the tool uses of one answer. `tools` and `limits` are those of its session, None for
@@ -124,7 +124,7 @@ class ToolPipeline:
         limits: ResourceLimits | None = None,
         deadline_ns: int | None = None,
         priority: ExecutionPriority = ExecutionPriority.NORMAL,
-        hooks: Hooks = NO_HOOKS,
+        hooks: Hooked = NO_HOOKS,
     ) -> Course:
         """What the batches of all answers of a turn have in common; arguments as of `batch`."""
         limits = limits or self.limits
@@ -165,8 +165,11 @@ class ToolPipeline:
     def observe_memory(self, share: float) -> int:
         """How many may run at once, now that so much of the memory allowed is used (1.0: all of
         it). See `engine.concurrency`."""
-        before = self._concurrency.limit
-        limit = self._concurrency.observe(share, self._floor.clock.monotonic_ns())
+        concurrency = self._concurrency
+        before = concurrency.limit
+        if share < concurrency.high and before == concurrency.most:
+            return before
+        limit = concurrency.observe(share, self._floor.clock.monotonic_ns())
         if limit != before:
             self._floor.gate.resize(limit)
         return limit

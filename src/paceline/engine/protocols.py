@@ -1,15 +1,16 @@
 """What a session needs of others: models to ask, tools to run, and a journal to go on from."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 import msgspec
 
 from paceline.call import Effect, Outcome, Priority
-from paceline.engine.states import ExecutionContext
+from paceline.engine.journal import Entry
+from paceline.engine.states import ExecutionContext, PerformanceHints
 from paceline.messages import Hear, ModelRequest, ToolDefinition, ToolUse
 
-__all__ = ["Models", "Preparation", "Tools"]
+__all__ = ["Foresight", "Models", "Preparation", "Tools"]
 
 
 class Preparation(msgspec.Struct, frozen=True):
@@ -44,15 +45,15 @@ class Tools(Protocol):
         of the tool, saying which; UnknownAgentError with the nearest names. Runs nothing."""
         ...
 
-    async def run(
+    def run(
         self,
         preparation: Preparation,
         context: ExecutionContext,
         *,
         priority: Priority,
         timeout_s: float | None,
-    ) -> Outcome:
-        """Runs it, within so many seconds; what fails is in the outcome. Retries are made there, as
+    ) -> Awaitable[Outcome]:
+        """Runs it once it is awaited, within so many seconds; what fails is in the outcome. Retries are made there, as
         the effect allows. Cancelled, it stops what it started. `value` is what the tool returned."""
         ...
 
@@ -78,4 +79,22 @@ class Models(Protocol):
 
     def fallbacks(self) -> Sequence[str]:
         """The models that are asked in turn when the first cannot answer; names, for people."""
+        ...
+
+
+class Foresight(Protocol):
+    """Who looks ahead in one session: told of each turn as it goes on. All of it
+    returns at once, raises nothing, and changes nothing that the session can see."""
+
+    @property
+    def hints(self) -> PerformanceHints:
+        """What is likely to come, as far as that is known."""
+        ...
+
+    def asking(self) -> None:
+        """The model is asked."""
+        ...
+
+    def heard(self, entry: Entry) -> None:
+        """What the journal of the session would say next."""
         ...

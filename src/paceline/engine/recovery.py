@@ -17,6 +17,7 @@ __all__ = [
     "GiveUp",
     "Recovery",
     "Retry",
+    "Shorten",
     "left_alone",
     "recovery",
     "trigger_of",
@@ -41,18 +42,23 @@ class Degrade(msgspec.Struct, frozen=True):
     """Give back what can be spared, do less at once, and go on."""
 
 
+class Shorten(msgspec.Struct, frozen=True):
+    """Show the model less, and ask it again."""
+
+
 class GiveUp(msgspec.Struct, frozen=True):
     """End the turn with its error. `why` is for people."""
 
     why: str
 
 
-Recovery = Retry | Degrade | GiveUp
+Recovery = Retry | Degrade | Shorten | GiveUp
 
 _TRIGGERS: Final = {
     Category.TIMEOUT: TransitionTrigger.TIMEOUT,
     Category.RATE_LIMIT: TransitionTrigger.RATE_LIMIT,
     Category.EXHAUSTED: TransitionTrigger.RESOURCE_LIMIT,
+    Category.TOO_LONG: TransitionTrigger.RESOURCE_LIMIT,
 }
 
 
@@ -70,10 +76,13 @@ def left_alone(error: PacelineError) -> bool:
 def trouble_of(error: PacelineError, origin: AgentState, attempt: int) -> Trouble:
     """The error as trouble in a state; it is the `attempt`th of its kind in the turn.
 
-    It is worth another try if it passes by itself, or if it is known when there is room again.
+    It is worth another try if it passes by itself, if it is known when there is room again, or if
+    less can be asked.
     """
-    passes = error.category.transient or (
-        isinstance(error, OverloadedError) and error.retry_after_s is not None
+    passes = (
+        error.category.transient
+        or error.category is Category.TOO_LONG
+        or (isinstance(error, OverloadedError) and error.retry_after_s is not None)
     )
     return Trouble(error.category, error.message, passes, origin, attempt)
 
@@ -89,7 +98,7 @@ def recovery(
     """What to do about it.
 
     At most `most` times in a turn for each kind of trouble, and only what ends within `left_s`, the
-    time the turn has left. `retry_after_s` is how long the other side asked to wait; a tenth at most
+    time the turn has left. What is too long for a model is shortened once for each answer. `retry_after_s` is how long the other side asked to wait; a tenth at most
     is added, so that not all come back at the same moment.
 
     Without such a wish, pauses are drawn with full jitter (M. Brooker, Exponential Backoff and
@@ -98,6 +107,8 @@ def recovery(
     """
     if not trouble.retryable:
         return GiveUp("trying again would not help")
+    if trouble.category is Category.TOO_LONG:
+        return Shorten() if trouble.attempt == 1 else GiveUp("it was shortened already")
     if trouble.attempt > most:
         return GiveUp(f"it happened {trouble.attempt} times in this turn")
     if trouble.category is Category.EXHAUSTED and retry_after_s is None:

@@ -15,7 +15,7 @@ from paceline.engine.journal import Journal, Record
 from paceline.engine.loops import Loops
 from paceline.engine.machine import Machine
 from paceline.engine.pipeline import ToolPipeline
-from paceline.engine.protocols import Models, Tools
+from paceline.engine.protocols import Foresight, Models, Tools
 from paceline.engine.states import (
     ConversationTurn,
     ExecutionContext,
@@ -26,6 +26,8 @@ from paceline.engine.states import (
 from paceline.engine.watch import Watch
 
 __all__ = ["Means", "Scene", "current_turns"]
+
+_MIB: Final = 1024**2
 
 current_turns: Final[ContextVar[tuple[Record, ...]]] = ContextVar(
     "paceline_current_turns", default=()
@@ -39,9 +41,10 @@ class Means:
     """What a session works with; all but `models` and `tools` can be shared by many.
 
     `tools` are those of the pipeline, if None. `memory` says how many bytes this process takes; it
-    is asked before each step. `relieve` gives back what can be spared, such as caches, and returns
-    how many bytes that was. `journal` is where the session is written down. `ended` is told of each
-    turn that is over.
+    is asked before each step. `foresight` looks ahead. `relieve` gives back what can be spared, such
+    as caches, and returns how many bytes that was. `journal` is where the session is written down.
+    `run` sets the turns apart from those of other sessions with the same id, where no journal counts
+    them on. `ended` is told of each turn that is over.
     """
 
     models: Models
@@ -50,9 +53,21 @@ class Means:
     rng: random.Random
     tools: Tools | None = None
     journal: Journal | None = None
+    run: str = ""
     memory: Callable[[], int] | None = None
     relieve: Callable[[], int] | None = None
     ended: Callable[[ConversationTurn], object] | None = None
+    foresight: Foresight | None = None
+
+    def look_at_memory(self, limits: ResourceLimits) -> int:
+        """Has fewer tools run at once while the process takes much; how many bytes it takes if that is
+        more than it may, else 0."""
+        if self.memory is None:
+            return 0
+        used = self.memory()
+        share = used / (limits.max_memory_mb * _MIB)
+        self.pipeline.observe_memory(share)
+        return used if share >= 1 else 0
 
 
 @final

@@ -2,15 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextvars import copy_context
+from collections.abc import AsyncGenerator
+from contextvars import Token, copy_context
 from types import TracebackType
 from typing import Final, Self, final
 
 from paceline.call import Caller
 from paceline.engine.conversation import Conversation
 from paceline.engine.events import ApprovalNeeded, Event, QuestionAsked, StateChanged, TurnEnded
-from paceline.engine.journal import Record, Restoration, Restored, TurnBegan, abandon
+from paceline.engine.journal import (
+    Compacted,
+    Record,
+    Restoration,
+    Restored,
+    TurnBegan,
+    abandon,
+)
 from paceline.engine.limits import SessionBudget
 from paceline.engine.loops import Loops
 from paceline.engine.machine import Machine
@@ -26,7 +33,9 @@ from paceline.engine.states import (
     StateTransition,
     ToolExecutionState,
     TransitionTrigger,
+    TurnStatus,
 )
+from paceline.engine.summaries import Summaries
 from paceline.engine.turn import Turn
 from paceline.engine.watch import Watch
 from paceline.errors import IllegalTransitionError, InvalidInputError
@@ -48,13 +57,14 @@ class Session:
     """Answers one message after another, each in a turn of its own.
 
     `conversation` replaces the one that `system` and `limits` would make. All of it is used on one
-    event loop; while no turn runs, nothing of it does. Of a session with a journal, what was said
+    event loop; while no turn runs, nothing of it does, but for a summary of what is no longer shown,
+    where the conversation has somebody to make one. Of a session with a journal, what was said
     before is read when it is entered, or at the first message.
     """
 
     __slots__ = (
-        "_begun", "_budget", "_closing", "_forget", "_interrupted", "_means", "_one_at_a_time", "_open", "_over",
-        "_scene", "_turn", "conversation", "hints", "id", "machine", "turns",
+        "_begun", "_budget", "_closing", "_interrupted", "_means", "_one_at_a_time", "_open", "_over",
+        "_scene", "_summaries", "_turn", "conversation", "id", "machine", "turns",
     )  # fmt: skip
 
     def __init__(
@@ -70,8 +80,6 @@ class Session:
         workspace: str = "",
     ) -> None:
         self.id = session_id
-        self.hints = _NO_HINTS
-        """What is known ahead of the next turn; whoever predicts sets it."""
         self.turns: list[ConversationTurn] = []
         """The turns that are over, oldest first; as many as the limits say."""
         self.machine = Machine(clock=means.clock)
@@ -87,13 +95,13 @@ class Session:
             loops=Loops(clock=means.clock),
             priority=priority,
         )
-        self._forget: Callable[[], None] | None = None
         self._one_at_a_time = asyncio.Lock()
         self._turn: Turn | None = None
         self._interrupted: Record | None = None
         self._over: asyncio.Future[None] | None = None
         self._begun = 0
         self._budget = SessionBudget(limits)
+        self._summaries: Summaries | None = None
         self._open = False
         self._closing = False
 
@@ -101,6 +109,12 @@ class Session:
     def state(self) -> AgentState:
         """Where it is."""
         return self.machine.state
+
+    @property
+    def hints(self) -> PerformanceHints:
+        """What it is likely to call next, where somebody looks ahead."""
+        foresight = self._means.foresight
+        return _NO_HINTS if foresight is None else foresight.hints
 
     @property
     def turn(self) -> ConversationTurn | None:
@@ -141,7 +155,12 @@ class Session:
         self._check_outside()
         async with self._one_at_a_time:
             turn = await self._next(text, timeout_s)
-            return await self._run(turn)
+            entered = self._enter(turn)
+            try:
+                await turn.run()
+            finally:
+                ended = self._leave(turn, entered)
+        return _answer(turn, ended)
 
     async def stream(
         self, text: str, *, timeout_s: float | None = None, most: int = _STREAMED
@@ -189,7 +208,13 @@ class Session:
             record, self._interrupted = self._interrupted, None
             if record is None:
                 return None
-            return await self._run(Turn(self._means, self._scene, record, timeout_s=timeout_s))
+            turn = Turn(self._means, self._scene, record, timeout_s=timeout_s)
+            entered = self._enter(turn)
+            try:
+                await turn.run()
+            finally:
+                ended = self._leave(turn, entered)
+        return _answer(turn, ended)
 
     def cancel(self) -> bool:
         """Cancels the turn that runs; False if there is none that could still be cancelled. Whoever
@@ -211,15 +236,15 @@ class Session:
         watched when the first of them was asked for; `active_tools` has those."""
         watch: Watch[Event] = Watch(most, closing=lambda: self._unwatch(watch))
         self._scene.watches += (watch,)
-        if self._forget is None:  # who does not watch does not pay for being told
-            self._forget = self.machine.observe(self._moved)
+        if len(self._scene.watches) == 1:  # who does not watch does not pay for being told
+            self.machine.observe(self._moved)
         if self.machine.state is AgentState.SHUTDOWN:
             watch.close()
         return watch
 
     async def shutdown(self, *, drain: bool = True, timeout_s: float = 5.0) -> None:
-        """Ends the session. The turn that runs may end within `timeout_s` seconds if `drain`, and is
-        cancelled after that; those that wait are refused. A second time does nothing more. Raises
+        """Ends the session. The turn that runs, and then a summary, may end within `timeout_s` seconds
+        each if `drain`, and is cancelled after that; those that wait are refused. A second time does nothing more. Raises
         IllegalTransitionError in the course of a turn of its own, which could not end before it."""
         self._check_outside()
         if not self._closing:
@@ -234,6 +259,8 @@ class Session:
             finally:
                 turn.cancel()
                 await _until(turn, over)
+        if self._summaries is not None:
+            await self._summaries.close(timeout_s if drain else 0.0)
         if self.machine.state is not AgentState.SHUTDOWN:
             self.machine.move(self.machine.state, TransitionTrigger.SHUTDOWN)
         for watch in self._scene.watches:
@@ -258,7 +285,9 @@ class Session:
         if not self._open and not self._closing:
             _log.info("Starting optimized agent engine")
             if self._means.journal is not None:
-                restored = await self._restored(await self._means.journal.load(self.id))
+                restored = await _restored(await self._means.journal.load(self.id), self._seen())
+                if restored.compaction is not None:
+                    self.conversation.restore(restored.compaction)
                 for turn_id, message in restored.messages:
                     self.conversation.add(message, turn_id)
                 for turn in restored.turns:
@@ -272,14 +301,10 @@ class Session:
                 "the session is shut down", next_step="The session is over; open another one."
             )
 
-    async def _restored(self, entries: list[bytes]) -> Restored:
+    def _seen(self) -> int | None:
+        """How many turns are kept or shown at most; None if all are."""
         most, seen = self._scene.limits.max_turns_kept, self.conversation.memory
-        restoration = Restoration(None if seen is None or not most else max(most, seen))
-        for at, data in enumerate(entries, 1):
-            restoration.add(data)
-            if not at % _SLICE:
-                await asyncio.sleep(0)
-        return restoration.restored()
+        return None if seen is None or not most else max(most, seen)
 
     async def _next(self, text: str, timeout_s: float | None) -> Turn:
         """A turn for this message. One that was interrupted is given up."""
@@ -292,21 +317,23 @@ class Session:
             self._ended(self._interrupted.turn())
             self._interrupted = None
         self._begun += 1
-        turn_id = f"{self.id}.{self._begun}"
+        run = self._means.run
+        turn_id = f"{self.id}.{run}.{self._begun}" if run else f"{self.id}.{self._begun}"
         began = TurnBegan(turn_id, text, self._means.clock.wall_ns())
         return Turn(self._means, self._scene, began, timeout_s=timeout_s)
 
-    async def _run(self, turn: Turn) -> ConversationTurn:
-        """The turn, done in this very task. Raises what ended it."""
+    def _enter(self, turn: Turn) -> Token[tuple[Record, ...]]:
+        """The turn is done in this very task from now on. That is not a coroutine's business, as each
+        of them is memory for as long as the turn runs."""
         self._turn = turn
-        entered = current_turns.set(_course_of(turn))
-        try:
-            await turn.run()
-        finally:
-            ended = self._finish(turn)
-            self._settled()
-            current_turns.reset(entered)
-        return _answer(turn, ended)
+        return current_turns.set(_course_of(turn))
+
+    def _leave(self, turn: Turn, entered: Token[tuple[Record, ...]]) -> ConversationTurn:
+        """It is over."""
+        ended = self._finish(turn)
+        self._settled()
+        current_turns.reset(entered)
+        return ended
 
     def _finish(self, turn: Turn) -> ConversationTurn:
         """Keeps what the turn was, now that it is over."""
@@ -315,6 +342,8 @@ class Session:
         if turn.record.end is not None:
             self._ended(ended)
         self.machine.compact()
+        if self.conversation.stale and ended.status is TurnStatus.COMPLETED:
+            self._summarise(turn.id)
         return ended
 
     def _settled(self, _: object = None) -> None:
@@ -335,6 +364,22 @@ class Session:
         if self._means.ended is not None:
             self._means.ended(turn)
 
+    def _summarise(self, turn_id: str) -> None:
+        """Has what is no longer shown summed up, unless nobody would read it."""
+        if self._closing or self._budget.used_up:
+            return
+        if self._summaries is None:
+            journal = self._means.journal
+            self._summaries = Summaries(self.conversation, journal, self.id, self._summarised)
+        self._summaries.begin(turn_id)
+
+    def _summarised(self, entry: Compacted) -> None:
+        """Counts what a summary took, as its turn's."""
+        self._budget.note(entry.tokens, entry.cost_usd)
+        for at, turn in enumerate(self.turns):
+            if turn.id == entry.turn_id:
+                self.turns[at] = turn.taking(entry.tokens, entry.cost_usd)
+
     def _check_outside(self) -> None:
         """Raises IllegalTransitionError where waiting for the turn that runs would never end."""
         if self._turn is not None and self._turn.record in current_turns.get():
@@ -354,9 +399,8 @@ class Session:
     def _unwatch(self, watch: Watch[Event]) -> None:
         scene = self._scene
         scene.watches = tuple(one for one in scene.watches if one is not watch)
-        if not scene.watches and self._forget is not None:
-            self._forget()
-            self._forget = None
+        if not scene.watches:
+            self.machine.forget(self._moved)
 
 
 def _check_message(text: object) -> None:
@@ -366,6 +410,15 @@ def _check_message(text: object) -> None:
         )
     if not text:
         raise InvalidInputError("the message is empty")
+
+
+async def _restored(entries: list[bytes], most: int | None) -> Restored:
+    restoration = Restoration(most)
+    for at, data in enumerate(entries, 1):
+        restoration.add(data)
+        if not at % _SLICE:
+            await asyncio.sleep(0)
+    return restoration.restored()
 
 
 def _course_of(turn: Turn) -> tuple[Record, ...]:

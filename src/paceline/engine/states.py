@@ -180,6 +180,18 @@ class ConversationTurn(msgspec.Struct, frozen=True, gc=False):
     finish: str = ""
     """What the model stopped for at last: "stop", or such as "length" for an answer that was cut off."""
 
+    def taking(self, tokens: Tokens | None, cost_usd: float | None) -> "ConversationTurn":
+        """The same, having used so much more."""
+        if tokens is not None and self.tokens is not None:
+            tokens = self.tokens.plus(tokens)
+        if cost_usd is not None:
+            cost_usd += self.cost_usd or 0.0
+        return msgspec.structs.replace(
+            self,
+            tokens=self.tokens if tokens is None else tokens,
+            cost_usd=self.cost_usd if cost_usd is None else cost_usd,
+        )
+
 
 class PredictedCall(msgspec.Struct, frozen=True, gc=False):
     """A call that is likely to come."""

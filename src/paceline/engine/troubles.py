@@ -10,6 +10,7 @@ from paceline.engine.recovery import (
     GiveUp,
     Recovery,
     Retry,
+    Shorten,
     left_alone,
     recovery,
     trigger_of,
@@ -23,7 +24,7 @@ from paceline.engine.states import (
     TransitionTrigger,
     Trouble,
 )
-from paceline.errors import Category, PacelineError
+from paceline.errors import AgentError, Category, PacelineError
 
 __all__ = ["Troubles"]
 
@@ -31,13 +32,16 @@ _log = logging.getLogger("paceline")
 
 _MIB: Final = 1024**2
 _T = TransitionTrigger
+_TOO_LONG: Final = Category.TOO_LONG
 
 
 @final
 class Troubles:
     """The troubles of one turn, counted by kind, and what is done about each."""
 
-    __slots__ = ("_budget", "_cause", "_means", "_scene", "_tools_failed", "_tries", "_turn_id")
+    __slots__ = (
+        "_budget", "_cause", "_means", "_scene", "_shortened", "_tools_failed", "_tries", "_turn_id",
+    )  # fmt: skip
 
     def __init__(self, means: Means, scene: Scene, budget: TurnBudget, turn_id: str) -> None:
         self._means = means
@@ -46,17 +50,14 @@ class Troubles:
         self._turn_id = turn_id
         self._tries: dict[TransitionTrigger, int] = {}
         self._tools_failed = 0
+        self._shortened = 0
         self._cause: PacelineError | None = None
         """What the model failed with last, when it was really asked."""
 
-    def look_at_memory(self, used_bytes: int) -> None:
-        """Between steps: gives back and does less while the process takes too much. It ends no turn,
-        as what one turn holds is the least of it."""
+    def short_of_memory(self, used_bytes: int) -> None:
+        """Gives back and does less, as the process takes too much. It ends no turn, as what one turn
+        holds is the least of it."""
         limit_mb = self._scene.limits.max_memory_mb
-        share = used_bytes / (limit_mb * _MIB)
-        self._means.pipeline.observe_memory(share)
-        if share < 1:
-            return
         trouble = Trouble(
             Category.EXHAUSTED,
             f"the process takes {used_bytes // _MIB} MiB, of {limit_mb} MiB",
@@ -69,14 +70,28 @@ class Troubles:
             self._degrade()
             self._recovered()
 
+    def model_answered(self) -> None:
+        """For the next answer the conversation may be shortened again."""
+        self._shortened = 0
+
     async def model_failed(self, error: PacelineError) -> None:
-        """Does what is needed before the model can be asked again, which may be to wait; raises the
-        error if that makes no sense. In place of one that only says that the model is left alone it
-        is the one before, which says why."""
+        """Does what is needed before the model can be asked again, which may be to wait, or to shorten
+        the conversation; raises the error if that makes no sense. In place of one that only says that
+        the model is left alone it is the one before, which says why."""
         trigger = trigger_of(error.category)
-        trouble = trouble_of(error, self._scene.machine.state, self._attempt(trigger))
+        if error.category is _TOO_LONG:
+            attempt = self._shortened = self._shortened + 1
+        else:
+            attempt = self._attempt(trigger)
+        trouble = trouble_of(error, self._scene.machine.state, attempt)
         self._fail(trigger, trouble)
         step = self._decide(trouble, error.retry_after_s)
+        if error.category is _TOO_LONG:
+            if not isinstance(step, Shorten) or not self._scene.conversation.shorten():
+                raise _too_long(error) from error
+            _log.warning("Recovering from a conversation that is too long")
+            self._recovered()
+            return
         if not left_alone(error):
             self._cause = error
         if not isinstance(step, Retry):
@@ -139,3 +154,12 @@ class Troubles:
 
     def _recovered(self) -> None:
         self._scene.machine.move(AgentState.ERROR, _T.RECOVERED, turn_id=self._turn_id)
+
+
+def _too_long(error: PacelineError) -> PacelineError:
+    return AgentError(
+        f"what was said is too long for the model, even shortened: {error.message}",
+        next_step="Say less in one message, have tools return less (max_result_chars), offer fewer"
+        " tools, or ask a model that reads more.",
+        category=_TOO_LONG,
+    )

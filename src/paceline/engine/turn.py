@@ -6,19 +6,18 @@ moment - it ends once, with the session idle, nothing running, and its end in th
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 
 from paceline.call import Outcome, Tokens
 from paceline.engine.batch import Batch
-from paceline.engine.course import Course
 from paceline.engine.desk import Desk
 from paceline.engine.durable import DurableTools, Notes
 from paceline.engine.events import TextDelta, TextRestarted, TurnEnded
-from paceline.engine.hooks import Hooks
+from paceline.engine.hooks import Screening
 from paceline.engine.journal import Record, Replied, StepEnded, TurnBegan
 from paceline.engine.journal import TurnEnded as Ending
 from paceline.engine.limits import MORE, TurnBudget
@@ -37,6 +36,9 @@ from paceline.engine.troubles import Troubles
 from paceline.errors import BudgetExceededError, CallCancelledError, CallError, PacelineError
 from paceline.messages import ModelReply, ModelRequest, Part, Restarted, ToolUse, UsePart
 
+if TYPE_CHECKING:
+    from paceline.engine.course import Course
+
 __all__ = ["Turn"]
 
 _log = logging.getLogger("paceline")
@@ -49,7 +51,8 @@ _IDLE, _PROMPT, _EXECUTING, _ERROR = (
     _S.IDLE, _S.PROCESSING_PROMPT, _S.EXECUTING_TOOLS, _S.ERROR,
 )  # fmt: skip
 _STARTED, _REQUESTED, _COMPLETION = _T.RESPONSE_STARTED, _T.TOOLS_REQUESTED, _T.TOOL_COMPLETION
-_COMPLETED, _FAILED, _TIMED_OUT = ToolStatus.COMPLETED, ToolStatus.FAILED, ToolStatus.TIMED_OUT
+_COMPLETED, _CACHED = ToolStatus.COMPLETED, ToolStatus.CACHED
+_FAILED, _TIMED_OUT = ToolStatus.FAILED, ToolStatus.TIMED_OUT
 _REUSED: Final = "reused"
 _NO_CALLS: Final[Mapping[int, ToolCall]] = {}
 _NO_WARNINGS: Final[Mapping[str, str]] = {}
@@ -82,7 +85,9 @@ class Turn:
         self._began = turn if isinstance(turn, TurnBegan) else None
         self.record = record = Record(turn) if isinstance(turn, TurnBegan) else turn
         """How far it is."""
-        self._notes = Notes(record, scene.conversation, means.journal, scene.context.session_id)
+        self._notes = Notes(
+            record, scene.conversation, means.journal, scene.context.session_id, means.foresight
+        )
         self.id = record.id
         self.error: PacelineError | None = None
         """What ended it, if that was no answer."""
@@ -95,16 +100,14 @@ class Turn:
         self._desk: Desk | None = None
         tools = means.pipeline.tools if means.tools is None else means.tools
         self._tools: Tools = tools
-        self._durable = (
-            None if means.journal is None else DurableTools(tools, self._notes.beside, self.id)
-        )
+        self._durable = None if means.journal is None else DurableTools(tools, self._notes)
         self._course: Course | None = None
         self._batch: Batch | None = None
         self._running = False  # all uses of the answer are in the batch
         self._made = 0
         self._decided: Mapping[int, ToolCall] = _NO_CALLS  # before a crash
         self._warnings: Mapping[str, str] = _NO_WARNINGS  # by the id of the call
-        self._heard: list[str] = []
+        self._heard: list[str] | None = None
         self._listening = False
         self._deaf: Exception | None = None
         self._tokens: Tokens | None = None  # of answers that no reply stands for yet
@@ -141,14 +144,22 @@ class Turn:
         """Does it all, in the task that awaits it. What goes wrong is in `error`. Raises
         IllegalTransitionError, and does nothing, if the session is not idle; else only
         CancelledError, once all is over, if somebody else cancelled the task."""
-        self._scene.machine.move(_IDLE, _T.USER_INPUT, turn_id=self.id)
+        record, scene = self.record, self._scene
+        scene.machine.move(_IDLE, _T.USER_INPUT, turn_id=self.id)
         status = TurnStatus.FAILED
         error: PacelineError | None = None
         scope = self._scope
         scope.enter(self._budget.left_s())
         told = False
         try:
-            await self._converse()
+            await self._set_out()
+            while not record.answered:
+                self._budget.spend(steps=1)
+                if too_much := self._means.look_at_memory(scene.limits):
+                    self.troubles.short_of_memory(too_much)
+                await self._ask()
+                if record.open_uses:
+                    self._close_step(await self._tools_begun().results())
             await scope.check()
             status = TurnStatus.COMPLETED
         except asyncio.CancelledError:
@@ -164,43 +175,30 @@ class Turn:
         if scope.foreign:
             raise asyncio.CancelledError
 
-    async def _converse(self) -> None:
-        """Steps, until there is an answer without tools."""
-        record, scene, conversation = self.record, self._scene, self._scene.conversation
-        scene.loops.clear()
+    async def _set_out(self) -> None:
+        """Begins, or counts what was done before the crash and runs the tools that are left."""
+        self._scene.loops.clear()
         if self._began is not None:
-            await self._notes.step(self._began)
+            await self._notes.begin(self._began)
         if self._scope.cancelled:  # before it was at its turn
             raise asyncio.CancelledError
-        if self._began is None:
-            await self._go_on()
-        while not record.answered:
-            self._budget.spend(steps=1)
-            if self._means.memory is not None:
-                self.troubles.look_at_memory(self._means.memory())
-            if conversation.stale:
-                await conversation.compact()
-            await self._ask()
-            if record.open_uses:
-                await self._run_tools()
-
-    async def _go_on(self) -> None:
-        """Counts what was done before the crash, and runs the tools that are left."""
         record = self.record
-        if record.answered:
+        if self._began is not None or record.answered:
             return
         self._budget.note(record.tokens, record.cost_usd)
         self._budget.spend(steps=record.steps, calls=len(record.calls))
         self._decided, self._made = record.decided()
         if record.open_uses:
-            await self._run_tools()
+            self._close_step(await self._tools_begun().results())
 
     async def _ask(self) -> None:
         """Asks the model until it answers, and notes what it says."""
-        conversation, models = self._scene.conversation, self._means.models
-        request = ModelRequest(conversation.messages(), self._tools.definitions())
+        models, foresight = self._means.models, self._means.foresight
+        request = ModelRequest(self._scene.conversation.messages(), self._tools.definitions())
         while True:
             self._listening = True
+            if foresight is not None:
+                foresight.asking()
             outcome = await models.ask(
                 request, self._context, hear=self._hear, timeout_s=self._budget.left_s()
             )
@@ -213,25 +211,21 @@ class Turn:
                 break
             await self.troubles.model_failed(outcome.error)
             self._restart()
+            request = self._notes.asked_again(request, outcome.error)
+        if self._troubles is not None:
+            self._troubles.model_answered()
         reply = outcome.value
         if not isinstance(reply, ModelReply):
             raise CallError(f"the model answered with {type(reply).__qualname__}, not ModelReply")
         if self._scene.watches and not self._heard and reply.text:
             self._scene.tell(TextDelta(reply.text))
-        model = reply.model or outcome.name
-        replied = Replied(
-            self.id, reply.text, reply.uses, self._tokens, self._cost_usd, model, reply.finish
-        )
-        if self._durable is None:
-            self._notes.apply(replied)
-        else:
-            await self._notes.step(replied)
+        spent, model = (self._tokens, self._cost_usd), reply.model or outcome.name
+        self._notes.tell(Replied(self.id, reply.text, reply.uses, *spent, model, reply.finish))
         self._tokens = self._cost_usd = None
-        if self._heard:
-            self._heard.clear()
+        self._heard = None
 
-    async def _run_tools(self) -> None:
-        """Runs what the last reply asks for; what it gives is noted, and told to the model."""
+    def _tools_begun(self) -> Batch:
+        """Begins with what the last reply asks for."""
         uses: Sequence[ToolUse] = self.record.open_uses
         self._budget.spend(calls=min(len(uses), self._scene.limits.max_fan_out or len(uses)))
         machine = self._scene.machine
@@ -241,53 +235,43 @@ class Turn:
         if self._decided:
             uses = [use for index, use in enumerate(uses) if index not in self._decided]
         batch.complete(uses)
-        calls = await batch.results()
+        return batch
+
+    def _close_step(self, calls: list[ToolCall]) -> None:
+        """What came of it is noted, and told to the model."""
+        if self._notes.error is not None:
+            raise self._notes.error
         if self._warnings or self._decided:
             calls = _all(calls, self._decided, self._warnings, len(self.record.open_uses))
-        if self._durable is not None and self._durable.error is not None:
-            raise self._durable.error
         for call in calls:
             if call.cost_usd is not None:
                 self._budget.note(None, call.cost_usd)
             if call.status is _FAILED or call.status is _TIMED_OUT:
                 self.troubles.tool_failed(call)
-        ended = StepEnded(self.id, tuple(calls))
-        if self._durable is None:
-            self._notes.apply(ended)
-        else:
-            await self._notes.step(ended)
-        self._made = batch.made
+        self._notes.tell(StepEnded(self.id, tuple(calls)))
+        if self._batch is not None:
+            self._made = self._batch.made
         self._batch = None
         self._running = False
         self._decided, self._warnings = _NO_CALLS, _NO_WARNINGS
-        machine.move(_EXECUTING, _COMPLETION, turn_id=self.id)
+        self._scene.machine.move(_EXECUTING, _COMPLETION, turn_id=self.id)
         if self._scene.loops.stuck:
             raise _stuck(self._scene.loops.stuck)
 
     def _open_batch(self) -> Batch:
         course = self._course
         if course is None:
-            course = self._course = self._set_out()
-        course.changed = self._scene.tool_changed if self._scene.watches else None
+            course = self._course = self._means.pipeline.course(
+                self._context,
+                tools=self._durable or self._tools,
+                limits=self._scene.limits,
+                deadline_ns=self._budget.deadline_ns,
+                priority=self._scene.priority,
+                hooks=self,
+            )
+        course.changed = self.changed
         batch = self._batch = self._means.pipeline.follow(course, self._made)
         return batch
-
-    def _set_out(self) -> Course:
-        hooks = Hooks(
-            screen=self._scene.loops.screen,
-            approve=self._approve,
-            ask=self._ask_user,
-            begin=None if self._durable is None else self._begin,
-            ended=self._ended,
-        )
-        return self._means.pipeline.course(
-            self._context,
-            tools=self._durable or self._tools,
-            limits=self._scene.limits,
-            deadline_ns=self._budget.deadline_ns,
-            priority=self._scene.priority,
-            hooks=hooks,
-        )
 
     def _set_deadline(self, deadline_ns: int) -> None:
         """Time that is no longer, or again, the turn's."""
@@ -311,6 +295,8 @@ class Turn:
                 if batch.added < self._budget.calls_left:  # those beyond it are never made
                     batch.add(part.use)
             else:
+                if self._heard is None:
+                    self._heard = []
                 self._heard.append(part.text)
                 if self._scene.watches:
                     self._scene.tell(TextDelta(part.text))
@@ -324,7 +310,7 @@ class Turn:
         if self._batch is not None:
             self._batch.restarted()
         if self._heard:
-            self._heard.clear()
+            self._heard = None
             if self._scene.watches:
                 self._scene.tell(TextRestarted())
 
@@ -336,27 +322,44 @@ class Turn:
         if cost_usd is not None:
             self._cost_usd = cost_usd + (self._cost_usd or 0.0)
 
-    async def _approve(self, call_id: str, preparation: Preparation) -> str | None:
-        return await self.desk.approve(call_id, preparation)
+    # What its tools ask it and tell it: see `engine.hooks.Hooks`.
 
-    async def _ask_user(self, call_id: str, preparation: Preparation) -> str:
-        return await self.desk.ask(call_id, preparation)
+    def screen(self, preparation: Preparation) -> Screening:
+        """Whether it is a loop."""
+        return self._scene.loops.screen(preparation)
+
+    def approve(self, call_id: str, preparation: Preparation) -> Awaitable[str | None]:
+        """What a person says."""
+        return self.desk.approve(call_id, preparation)
+
+    def ask(self, call_id: str, preparation: Preparation) -> Awaitable[str]:
+        """What the user answers."""
+        return self.desk.ask(call_id, preparation)
+
+    @property
+    def begin(self) -> Callable[[str, Preparation], Awaitable[None]] | None:
+        """What has to be noted before a tool runs; nothing without a journal."""
+        return None if self._durable is None else self._begin
+
+    @property
+    def changed(self) -> Callable[[ToolCall], object] | None:
+        """Who watches is told, if anybody does when the answer begins."""
+        return self._scene.tool_changed if self._scene.watches else None
 
     async def _begin(self, call_id: str, preparation: Preparation) -> None:
         """A tool is about to start. One that must not run twice is noted first."""
         batch = self._batch
-        if batch is not None and self._durable is not None and not preparation.effect.repeatable:
+        if batch is not None and self._durable is not None and not preparation.effect.retryable:
             places = (at for at in range(len(self.record.open_uses)) if at not in self._decided)
             called = zip(places, batch.calls, strict=False)
             place = next(at for at, call in called if call.id == call_id)
             await self._durable.begin(preparation, place, call_id)
 
-    def _ended(self, preparation: Preparation, call: ToolCall) -> None:
+    def ended(self, preparation: Preparation, call: ToolCall) -> None:
         """Lets loop detection know what was run."""
-        ran = call.status is _COMPLETED or (
-            call.status is ToolStatus.CACHED and call.source != _REUSED
-        )
-        failed = call.status is _FAILED or call.status is _TIMED_OUT
+        status = call.status
+        ran = status is _COMPLETED or (status is _CACHED and call.source != _REUSED)
+        failed = status is _FAILED or status is _TIMED_OUT
         if ran or failed:
             warning = self._scene.loops.done(preparation, call.result, failed=failed)
             if warning:
@@ -386,10 +389,9 @@ class Turn:
     def _end(self, status: TurnStatus, error: PacelineError | None) -> Ending:
         took_ns = self._means.clock.monotonic_ns() - self._started_ns
         message, category = ("", None) if error is None else (error.message, error.category)
-        heard = "".join(self._heard)
-        return Ending(
-            self.id, status, took_ns, message, category, heard, self._tokens, self._cost_usd
-        )
+        heard = "".join(self._heard or ())
+        spent = self._tokens, self._cost_usd
+        return Ending(self.id, status, took_ns, message, category, heard, *spent)
 
     async def _stop(self, end: Ending) -> None:
         """Everything that has to be waited for at the end. Doing it again does no harm."""
@@ -398,18 +400,18 @@ class Turn:
             await batch.cancel()
         await self._notes.make_sure()
         if batch is not None and self._running and self.record.open_uses:
-            count = len(self.record.open_uses)
-            calls = _all(batch.calls, self._decided, self._warnings, count)
-            await self._notes.step(StepEnded(self.id, tuple(calls)))
-        await self._notes.beside(end)
+            uses = len(self.record.open_uses)
+            calls = _all(batch.calls, self._decided, self._warnings, uses)
+            self._notes.tell(StepEnded(self.id, tuple(calls)))
+        await self._notes.announce(end)
 
     def _leave(self, status: TurnStatus) -> None:
         """To IDLE, by the way that the end needs, and tells it."""
         self._batch = None
-        machine = self._scene.machine
-        machine.move(machine.state, _ENDS[status], turn_id=self.id)
-        if self._scene.watches:
-            self._scene.tell(TurnEnded(self.record.turn()))
+        scene = self._scene
+        scene.machine.move(scene.machine.state, _ENDS[status], turn_id=self.id)
+        if scene.watches:
+            scene.tell(TurnEnded(self.record.turn()))
 
 
 def _all(

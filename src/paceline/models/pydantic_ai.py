@@ -72,6 +72,7 @@ _BY_KIND: Final[tuple[tuple[type[Exception], Category], ...]] = (
     (exceptions.ModelConnectionError, Category.NETWORK),
     (exceptions.ModelAuthenticationError, Category.AUTHENTICATION),
     (exceptions.ModelNotFoundError, Category.NOT_FOUND),
+    (exceptions.ModelContextWindowExceededError, Category.TOO_LONG),
     (exceptions.ModelRequestRejectedError, Category.INVALID),
     (exceptions.ContentFilterError, Category.POLICY),
     (exceptions.UserError, Category.INVALID),

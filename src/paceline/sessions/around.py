@@ -1,7 +1,7 @@
 """What sessions use of the runtime they are in."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,23 @@ from paceline.agents.threads import ThreadPool
 from paceline.balance.gate import Gate
 from paceline.call import Call, Outcome
 from paceline.clock import Clock
+from paceline.engine.protocols import Foresight
+from paceline.engine.states import ExecutionContext
 from paceline.errors import PacelineError
 from paceline.path.calls import Calls
 from paceline.path.job import Job
 from paceline.redaction import Redactor
-from paceline.sessions.toolbox import Run
+from paceline.sessions.toolbox import Run, Toolbox
 from paceline.settings import Settings
 
-__all__ = ["Around"]
+__all__ = ["Around", "Converse", "Foresee"]
+
+Converse = Callable[[str], tuple[Call, Job] | None]
+"""What would ask the model if the user wrote this now; None if its answer would not be kept."""
+
+Foresee = Callable[
+    [Toolbox, ExecutionContext, Converse], Awaitable[tuple[Foresight, Callable[[], object]]]
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,7 +37,8 @@ class Around:
     `gate` makes a limit, `observe` is told of turns as of calls, and `relieve` gives back memory that
     can be spared and says how many bytes. `store` is the file that sessions are kept in, None for
     none. `notice` is told what a runtime goes on without. `hourly` has something done in a thread
-    each hour, until what it returns is called.
+    each hour, until what it returns is called. `foresee` has somebody look ahead in a session, where
+    anybody does, until what it returns besides is called.
     """
 
     settings: Settings
@@ -47,3 +57,4 @@ class Around:
     relieve: Callable[[], int]
     notice: Callable[[str, PacelineError], object]
     hourly: Callable[[Callable[[], object]], Callable[[], None]]
+    foresee: Foresee | None = None

@@ -55,7 +55,7 @@ class Asked(Protocol):
 class ModelCalls:
     """Asks the models of a session: the first, and if that cannot answer the next ones."""
 
-    __slots__ = ("_caller", "_calls", "_clock", "_models", "_priority", "_run")
+    __slots__ = ("_caller", "_calls", "_clock", "_models", "_priority", "_run", "_scope")
 
     def __init__(
         self,
@@ -72,8 +72,20 @@ class ModelCalls:
         self._run = run
         self._calls = calls
         self._caller = caller
+        self._scope = Scope.of(caller, None)
         self._clock = clock
         self._priority = priority
+
+    def at(self, priority: Priority) -> "ModelCalls":
+        """The same, more or less urgent."""
+        return ModelCalls(
+            self._models,
+            run=self._run,
+            calls=self._calls,
+            caller=self._caller,
+            clock=self._clock,
+            priority=priority,
+        )
 
     def fallbacks(self) -> Sequence[str]:
         """The models after the first."""
@@ -94,13 +106,13 @@ class ModelCalls:
             None if timeout_s is None else self._clock.monotonic_ns() + round(timeout_s * _NS)
         )
         floor = Floor(hear or nobody)
-        outcome = await self._heard(floor, self._models[0], request, context, deadline_ns)
+        outcome = await self._ask(floor, self._models[0], request, context, deadline_ns)
         first = outcome.error
         for model in self._models[1:]:
             if first is None or not self._another_may(outcome.error, deadline_ns):
                 break
             floor = Floor(hear or nobody, again=floor.heard)
-            following = await self._heard(floor, model, request, context, deadline_ns)
+            following = await self._ask(floor, model, request, context, deadline_ns)
             outcome = _after(outcome, following, first)
         return outcome
 
@@ -110,7 +122,7 @@ class ModelCalls:
             return False
         return deadline_ns is None or self._clock.monotonic_ns() < deadline_ns
 
-    async def _heard(
+    async def _ask(
         self,
         floor: Floor,
         asked: Asked,
@@ -119,46 +131,59 @@ class ModelCalls:
         deadline_ns: int | None,
     ) -> Outcome:
         """What comes of asking one model, who has this floor as long as that is awaited."""
+        call, job = self._call(asked, request, context, deadline_ns)
         token = current_floor.set(floor)
         try:
-            outcome = await self._ask(asked, request, context, deadline_ns)
+            outcome = await self._run(call, job)
             if outcome.error is None:
-                floor.settle(cast("ModelReply", outcome.value))
+                if type(outcome.value) is not ModelReply:
+                    outcome = _read(asked, outcome)
+                if outcome.error is None:
+                    floor.settle(cast("ModelReply", outcome.value))
             return outcome
         finally:
             floor.close()
             current_floor.reset(token)
 
-    async def _ask(
+    def _call(
         self,
         asked: Asked,
         request: ModelRequest,
         context: ExecutionContext,
         deadline_ns: int | None,
-    ) -> Outcome:
+    ) -> tuple[Call, Job]:
         arguments, plan, job = asked.call(request)
-        place = place_of(context.turn_id)
+        parent_id, trace_id, tracked_id, _ = place_of(context.turn_id)
         call = Call(
             self._calls.next_id(),
             Kind.MODEL,
             asked.name,
             arguments,
             self._caller,
-            Scope.of(self._caller, plan.scope),
+            self._scope if plan.scope is None else Scope.of(self._caller, plan.scope),
             plan,
             self._priority,
             deadline_ns,
-            place.parent_id,
-            place.trace_id,
-            place.tracked_id,
+            parent_id,
+            trace_id,
+            tracked_id,
         )
-        outcome = await self._run(call, job)
-        if outcome.error is not None or type(outcome.value) is ModelReply:
-            return outcome
-        try:
-            return msgspec.structs.replace(outcome, value=asked.reply(outcome.value))
-        except PacelineError as exc:
-            return msgspec.structs.replace(outcome, value=None, error=exc)
+        return call, job
+
+    def ahead(self, request: ModelRequest, context: ExecutionContext) -> tuple[Call, Job] | None:
+        """What asks the first model, if its answer is kept for who asks the same later."""
+        call, job = self._call(self._models[0], request, context, None)
+        if not call.plan.cacheable:
+            return None
+        return msgspec.structs.replace(call, priority=Priority.SPECULATIVE), job
+
+
+def _read(asked: Asked, outcome: Outcome) -> Outcome:
+    """With the answer that its value is."""
+    try:
+        return msgspec.structs.replace(outcome, value=asked.reply(outcome.value))
+    except PacelineError as exc:
+        return msgspec.structs.replace(outcome, value=None, error=exc)
 
 
 def _after(before: Outcome, outcome: Outcome, first: PacelineError) -> Outcome:
@@ -173,9 +198,14 @@ def _after(before: Outcome, outcome: Outcome, first: PacelineError) -> Outcome:
         outcome,
         tokens=outcome.tokens if tokens is None else tokens,
         cost_usd=outcome.cost_usd if cost_usd is None else cost_usd,
-        error=None if outcome.error is None else first,
+        error=_error_of(outcome.error, first),
         instead_of=first if outcome.error is None else None,
     )
+
+
+def _error_of(error: PacelineError | None, first: PacelineError) -> PacelineError | None:
+    """That of the first model, but for one of another that is asked again with less."""
+    return error if error is None or error.category is Category.TOO_LONG else first
 
 
 def last_said(request: ModelRequest) -> str:

@@ -3,7 +3,7 @@
 import functools
 import weakref
 from collections.abc import Callable
-from typing import Final, Protocol, final
+from typing import Protocol, final
 
 from msgspec.structs import replace
 
@@ -18,8 +18,6 @@ from paceline.tools.runner import ToolRunner
 from paceline.tools.spec import ToolSpec
 
 __all__ = ["SessionJobs", "ToolJobs"]
-
-_TOOL_TIMEOUT_S: Final = 60.0
 
 
 class ToolJobs(Protocol):
@@ -93,7 +91,7 @@ class SessionJobs:
             result_type=spec.result_type,
             gate=None if most is None else self._gate(f"tool {spec.name}", most),
             workers=self._threads if here else None,
-            timeout_s=spec.timeout_s or _TOOL_TIMEOUT_S,
+            timeout_s=spec.timeout_s or self._settings.chat.tool_timeout_s,
             circuit=self.circuit(f"tool {spec.name}"),
             heeds=spec.is_async,  # as all code of asyncio has to; what does not can be `killable`
             retry=self._retry,

@@ -32,6 +32,10 @@ class KeptJournal:
             await self._begin(session_id, first.text if isinstance(first, TurnBegan) else "")
         await self._store.append(session_id, entry)
 
+    def note(self, session_id: str, entry: bytes) -> None:
+        """Raises UsageError where nothing was appended before."""
+        self._store.note(session_id, entry)
+
     async def load(self, session_id: str) -> list[bytes]:
         """What was said before; nothing in a new session. Raises as `append`."""
         if not self._resume:

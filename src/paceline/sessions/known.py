@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import difflib
 import secrets
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -85,10 +84,9 @@ class KnownModels:
                 known = self._known[name] = source, asked or await self._made(name)
             return known[1]
 
-    @contextlib.asynccontextmanager
-    async def brought(self, model: "Model") -> AsyncGenerator[Asked]:
-        """A model that was not registered, opened as long as a session asks it, however many do. It
-        shares no answers with others of its name."""
+    async def borrow(self, model: "Model") -> Asked:
+        """A model that was not registered, opened until each session that asked for it has given it
+        back. It shares no answers with others of its name."""
         async with self._one_at_a_time:
             kept = self._brought.get(id(model))
             if kept is None:
@@ -97,14 +95,16 @@ class KnownModels:
                     asked = await self._direct(model.name, offered, parts, version=version)
                     kept = self._brought[id(model)] = _Brought(asked, parts.pop_all())
             kept.sessions += 1
-        try:
-            yield kept.asked
-        finally:
-            async with self._one_at_a_time:
-                kept.sessions -= 1
-                if not kept.sessions:
-                    del self._brought[id(model)]
-                    await kept.parts.aclose()
+            return kept.asked
+
+    async def give_back(self, model: "Model") -> None:
+        """One session less asks it; without any it is closed."""
+        async with self._one_at_a_time:
+            kept = self._brought[id(model)]
+            kept.sessions -= 1
+            if not kept.sessions:
+                del self._brought[id(model)]
+                await kept.parts.aclose()
 
     async def close(self) -> None:
         """Closes all of them."""

@@ -25,6 +25,7 @@ __all__ = ["DirectModel", "FleetModel", "Sampling"]
 T = TypeVar("T")
 _SHOWN: Final = 2_000
 _TIMEOUT_S: Final = 120.0
+_PURE: Final = Effect.pure()
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,12 +53,16 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             seed=_either(request.seed, self.seed),
         )
 
-    def plan(self, request: ModelRequest) -> Plan:
-        """How a call with this request is to be treated. Answers do not depend on the world, and
-        asking twice does no harm."""
-        kept = request.temperature == 0 if self.cache is None else self.cache
-        return Plan(
-            Effect.pure(), ttl_s=self.cache_ttl_s if kept else 0.0, timeout_s=self.timeout_s
+    def keeps(self, request: ModelRequest) -> bool:
+        """Whether the answer to this request is kept."""
+        return request.temperature == 0 if self.cache is None else self.cache
+
+    def plans(self) -> tuple[Plan, Plan]:
+        """How calls are to be treated whose answers are not kept, and those whose are. Answers do not
+        depend on the world, and asking twice does no harm."""
+        return (
+            Plan(_PURE, ttl_s=0.0, timeout_s=self.timeout_s),
+            Plan(_PURE, ttl_s=self.cache_ttl_s, timeout_s=self.timeout_s),
         )
 
 
@@ -81,6 +86,7 @@ class DirectModel:
         self.name = name
         self.model = model
         self._sampling = sampling
+        self._plans = sampling.plans()
         self._free = free
         self._job = Job(
             execute=self._without,
@@ -95,7 +101,7 @@ class DirectModel:
     def call(self, request: ModelRequest) -> tuple[Mapping[str, object], Plan, Job]:
         """The whole request is in the arguments if answers are kept, else what was said last."""
         request = self._sampling.of(request)
-        plan = self._sampling.plan(request)
+        plan = self._plans[self._sampling.keeps(request)]
         arguments: Mapping[str, object] = (
             arguments_of(request) if plan.cacheable else {"query": last_said(request)[:_SHOWN]}
         )
@@ -134,12 +140,13 @@ class FleetModel:
         """`job` has a call done by the servers."""
         self.name = name
         self._sampling = sampling
+        self._plans = sampling.plans()
         self._job = job
 
     def call(self, request: ModelRequest) -> tuple[Mapping[str, object], Plan, Job]:
         """Servers choose by the request, and so it is all in the arguments."""
         request = self._sampling.of(request)
-        return arguments_of(request), self._sampling.plan(request), self._job()
+        return arguments_of(request), self._plans[self._sampling.keeps(request)], self._job()
 
     def reply(self, value: object) -> ModelReply:
         """Raises AgentError for a value that is no message."""

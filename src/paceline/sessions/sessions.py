@@ -7,19 +7,25 @@ import functools
 import logging
 import reprlib
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypedDict, Unpack, final
+from typing import TYPE_CHECKING, Final, Unpack, final
+
+import msgspec
 
 from paceline.agents.spec import AgentSpec
-from paceline.call import Caller, Kind, current_call
+from paceline.call import Call, Caller, Kind, Priority, current_call
+from paceline.engine.conversation import Conversation
 from paceline.engine.pipeline import ToolPipeline
+from paceline.engine.protocols import Foresight
 from paceline.engine.scene import Means
 from paceline.engine.session import Session
-from paceline.engine.states import AgentState, ResourceLimits
+from paceline.engine.states import AgentState, ExecutionContext, ResourceLimits
 from paceline.engine.watchdog import Alarm, Stuck, Watchdog
 from paceline.errors import InvalidInputError, RuntimeClosedError, UsageError
 from paceline.history.sessions import SessionStore, SessionSummary
+from paceline.messages import ModelRequest, UserMessage
+from paceline.path.job import Job
 from paceline.sessions.around import Around
 from paceline.sessions.asking import ModelCalls
 from paceline.sessions.catalogue import Catalogue
@@ -28,8 +34,9 @@ from paceline.sessions.kept import KeptJournal
 from paceline.sessions.killable import KillableTools
 from paceline.sessions.known import KnownModels
 from paceline.sessions.memory import ProcessMemory
-from paceline.sessions.opening import OpeningSession, check_options
-from paceline.sessions.servers import McpTools
+from paceline.sessions.opening import OpeningSession, SessionOptions, check_options
+from paceline.sessions.servers import McpTools, ServedTools
+from paceline.sessions.summary import ModelSummary
 from paceline.sessions.toolbox import Toolbox, unknown_tool
 from paceline.sessions.turns import TurnRecord
 from paceline.settings import ChatSettings
@@ -45,35 +52,6 @@ __all__ = ["SessionOptions", "Sessions", "limits_of"]
 _log = logging.getLogger("paceline")
 Tool = ToolSpec | AgentSpec
 _LONGEST: Final = 200
-
-
-class SessionOptions(TypedDict, total=False):
-    """Options of a session.
-
-    `model` is the name of one or the model itself, and `fallback` the names of those that are asked
-    in turn when it cannot answer; by default those of the settings. `tools` are names (patterns with
-    `*` and `?`) of tools and agents, functions, or tools themselves; by default all tools that were
-    registered or are of MCP servers, and no agents. `approve` are patterns of those that a person is
-    asked about before each run, besides those that say so themselves; by default those of the
-    settings. `system` is told to the model before everything
-    else. `keep` says whether the session can be gone on with later; `resume` that it is to go on with
-    what was said before in the one of this id. `workspace` is the directory that relative paths of
-    tools belong to. A `pipeline` is one that is shared with others, and has tools of its own: `tools`
-    and `approve` are not for it.
-    """
-
-    model: "str | Model | None"
-    fallback: Sequence[str] | None
-    tools: Sequence[str | Callable[..., object] | ToolSpec] | None
-    approve: Sequence[str] | None
-    system: str | None
-    user: str | None
-    tenant: str | None
-    limits: ResourceLimits | None
-    keep: bool | None
-    resume: bool
-    workspace: str
-    pipeline: ToolPipeline | None
 
 
 @final
@@ -96,9 +74,8 @@ class Sessions:
         )
         self._models = KnownModels(catalogue, around, self._jobs)
         self._servers = McpTools(around)
-        self._pipeline = ToolPipeline(
-            self._toolbox((), Caller()), clock=clock, limits=limits_of(settings.chat)
-        )
+        self._limits = limits_of(settings.chat)
+        self._pipeline = ToolPipeline(self._toolbox((), Caller()), clock=clock, limits=self._limits)
         self._memory = ProcessMemory(clock)
         self._parts = contextlib.AsyncExitStack()
         self._parts.push_async_callback(self._models.close)
@@ -107,8 +84,8 @@ class Sessions:
         self._parts.push_async_callback(self._pipeline.aclose)
         self._store: SessionStore | None = None
         self._opening = asyncio.Lock()
-        self._sessions: dict[str, Session | None] = {}
-        """Those that are open, and None for those that are being opened."""
+        self._sessions: dict[str, _Held] = {}
+        """Those that are open, and those that are being opened."""
         self._closed = False
 
     def open(
@@ -123,37 +100,52 @@ class Sessions:
         message, which raises UsageError then.
         """
         check_options(session_id, options)
-        return OpeningSession(self._opened(session_id, options))
+        return OpeningSession(self, session_id, options)
 
-    @contextlib.asynccontextmanager
-    async def _opened(
-        self, session_id: str | None, options: SessionOptions
-    ) -> AsyncGenerator[Session]:
+    async def enter(self, session_id: str | None, options: SessionOptions) -> Session:
+        """See `open`."""
         self._check_open()
         caller = _caller(session_id or secrets.token_hex(6), options)
         number = str(caller.session)
         if number in self._sessions:
             raise UsageError(f"the session {number} is open already", next_step="Use that one.")
-        self._sessions[number] = None
+        held = self._sessions[number] = _Held()
         try:
-            async with contextlib.AsyncExitStack() as parts:
-                session = await self._made(caller, options, parts)
-                self._check_open()  # closing has not seen it
-                self._sessions[number] = session
-                yield await parts.enter_async_context(session)
+            session = await self._made(caller, options, held)
+            self._check_open()  # closing has not seen it
+            held.session = session
+            if held.kept:
+                await session.__aenter__()
+        except BaseException:
+            await self._let_go(number, held, drain=False)
+            raise
+        return session
+
+    async def leave(self, session: Session, *, drain: bool) -> None:
+        """Shuts it down, and gives back what it took."""
+        await self._let_go(session.id, self._sessions[session.id], drain=drain)
+
+    async def _let_go(self, number: str, held: "_Held", *, drain: bool) -> None:
+        try:
+            if held.session is not None:
+                await held.session.shutdown(drain=drain)
         finally:
-            del self._sessions[number]
+            if held.watchdog is not None:
+                held.watchdog.stop()
+            if held.kept and self._store is not None:
+                self._store.release(number)
+            try:
+                if held.foreseen is not None:
+                    held.foreseen()
+                if held.model is not None:
+                    await self._models.give_back(held.model)
+            finally:
+                del self._sessions[number]
 
     async def tools(self) -> Mapping[str, Tool]:
         """All tools and agents that a session can be given, by name."""
-        registered = self._catalogue.tools
-        agents: dict[str, Tool] = {
-            name: spec
-            for name, spec in self._around.agents().items()
-            if spec.kind is not Kind.MODEL and name not in registered
-        }
-        own = {**dict.fromkeys(agents, "an agent"), **dict.fromkeys(registered, "a tool")}
-        return {**agents, **await self._servers.read(own), **registered}
+        registered, agents = self._catalogue.tools, self._agents()
+        return {**agents, **await self._servers.read(self._own()), **registered}
 
     def models(self) -> list[str]:
         """The names of the models there are."""
@@ -174,23 +166,38 @@ class Sessions:
         """Ends all sessions; turns that run may end within so many seconds."""
         self._closed = True
         ending = [
-            session.shutdown(drain=drain_s > 0, timeout_s=drain_s)
-            for session in self._sessions.values()
-            if session is not None
+            held.session.shutdown(drain=drain_s > 0, timeout_s=drain_s)
+            for held in self._sessions.values()
+            if held.session is not None
         ]
         try:
             await asyncio.gather(*ending)
+            for held in self._sessions.values():
+                if held.foreseen is not None:
+                    held.foreseen()
         finally:
             await self._parts.aclose()
+
+    def _agents(self) -> Mapping[str, Tool]:
+        """Those that are tools, if no other has the name."""
+        registered = self._catalogue.tools
+        return {
+            name: spec
+            for name, spec in self._around.agents().items()
+            if spec.kind is not Kind.MODEL and name not in registered
+        }
+
+    def _own(self) -> Mapping[str, str]:
+        """The names that no server's tool can have, and what has them."""
+        registered = dict.fromkeys(self._catalogue.tools, "a tool")
+        return {**dict.fromkeys(self._agents(), "an agent"), **registered}
 
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeClosedError("the runtime is not open")
 
-    async def _made(
-        self, caller: Caller, options: SessionOptions, parts: contextlib.AsyncExitStack
-    ) -> Session:
-        """A session that is not entered yet; `parts` are what is closed after it."""
+    async def _made(self, caller: Caller, options: SessionOptions, held: "_Held") -> Session:
+        """A session that is not entered yet; what has to be given back is in `held`."""
         around, pipeline = self._around, options.get("pipeline")
         system, limits = options.get("system"), options.get("limits")
         given, approve = options.get("tools"), options.get("approve")
@@ -199,12 +206,18 @@ class Sessions:
                 "a pipeline has tools of its own, and takes no others",
                 next_step="Give tools= and approve= without pipeline=.",
             )
-        models = await self._asked(caller, options, parts)
+        models = await self._asked(caller, options, held)
         chat = around.settings.chat
         tools = None
         if pipeline is None:
             approve = chat.approve if approve is None else approve
-            tools = self._toolbox(await self._wanted(given), caller, limits, approve)
+            wanted = await self._wanted(given)
+            tools = self._toolbox(wanted, caller, limits, approve, self._served(wanted, given))
+        record = TurnRecord(caller, around.observe)
+        journal = await self._journal(caller, options, held)
+        limits = self._limits if limits is None else limits
+        system = chat.system if system is None else system
+        workspace = options.get("workspace", "")
         session = Session(
             str(caller.session),
             Means(
@@ -213,26 +226,56 @@ class Sessions:
                 clock=around.clock,
                 rng=around.rng,
                 tools=tools,
-                journal=await self._journal(caller, options, parts),
+                journal=journal,
+                run=around.calls.next_id() if journal is None else "",
                 memory=self._memory,
                 relieve=around.relieve,
-                ended=TurnRecord(caller, around.observe).ended,
+                ended=record.ended,
+                foresight=await self._foresight(tools, models, caller, workspace, held),
             ),
-            limits=limits_of(chat) if limits is None else limits,
-            system=chat.system if system is None else system,
+            limits=limits,
+            system=system,
             caller=caller,
-            workspace=options.get("workspace", ""),
+            conversation=_summed_up(system, limits, models, record, caller)
+            if (options.get("compact") or chat.compact) == "model"
+            else None,
+            workspace=workspace,
         )
-        watchdog = Watchdog(
-            session.machine, functools.partial(_warn, session.id), clock=around.clock
+        watchdog = held.watchdog = Watchdog(
+            session.machine,
+            functools.partial(_warn, session.id),
+            clock=around.clock,
+            counting=False,
         )
         watchdog.start()
-        parts.callback(watchdog.stop)
         return session
 
-    async def _asked(
-        self, caller: Caller, options: SessionOptions, parts: contextlib.AsyncExitStack
-    ) -> ModelCalls:
+    async def _foresight(
+        self,
+        tools: Toolbox | None,
+        models: ModelCalls,
+        caller: Caller,
+        workspace: str,
+        held: "_Held",
+    ) -> Foresight | None:
+        """Who looks ahead; nobody where the tools are those of others."""
+        foresee = self._around.foresee
+        if foresee is None or tools is None or not tools.reads:
+            return None
+        context = ExecutionContext(
+            str(caller.session), caller.user, caller.tenant, workspace=workspace
+        )
+
+        def converse(text: str) -> tuple[Call, Job] | None:
+            if held.session is None:
+                return None
+            messages = (*held.session.conversation.messages(), UserMessage(text))
+            return models.ahead(ModelRequest(messages, tools.definitions()), context)
+
+        foresight, held.foreseen = await foresee(tools, context, converse)
+        return foresight
+
+    async def _asked(self, caller: Caller, options: SessionOptions, held: "_Held") -> ModelCalls:
         """The models that the session asks, opened."""
         given, fallback = options.get("model"), options.get("fallback")
         if given is None or isinstance(given, str):
@@ -240,7 +283,8 @@ class Sessions:
             first = await self._models.get(name)
             others = self._models.fallback(name) if fallback is None else fallback
         else:
-            first = await parts.enter_async_context(self._models.brought(given))
+            first = await self._models.borrow(given)
+            held.model = given
             others = fallback or ()
         around = self._around
         return ModelCalls(
@@ -275,8 +319,23 @@ class Sessions:
                 found[spec.name] = spec
         return list(found.values())
 
+    def _served(
+        self,
+        tools: Sequence[Tool],
+        given: Sequence[str | Callable[..., object] | ToolSpec] | None,
+    ) -> ServedTools | None:
+        """What follows the servers, where the session may have tools of theirs."""
+        patterns = ["*"] if given is None else [one for one in given if isinstance(one, str)]
+        if not patterns or not self._around.settings.mcp:
+            return None
+
+        def choose(there: Mapping[str, ToolSpec]) -> list[str]:
+            return [name for name in there if any(fnmatch.fnmatch(name, one) for one in patterns)]
+
+        return ServedTools(self._servers, self._own(), tools, choose)
+
     async def _journal(
-        self, caller: Caller, options: SessionOptions, parts: contextlib.AsyncExitStack
+        self, caller: Caller, options: SessionOptions, held: "_Held"
     ) -> KeptJournal | None:
         keep, resume = options.get("keep"), options.get("resume", False)
         wanted = self._around.settings.chat.keep if keep is None else keep
@@ -287,7 +346,7 @@ class Sessions:
                     "sessions are not kept here", next_step="Open the runtime with persist=True."
                 )
             return None
-        parts.callback(store.release, str(caller.session))
+        held.kept = True
         return KeptJournal(store, caller, resume=resume)
 
     async def _open_store(self) -> SessionStore | None:
@@ -321,6 +380,7 @@ class Sessions:
         caller: Caller,
         limits: ResourceLimits | None = None,
         approve: Sequence[str] = (),
+        served: ServedTools | None = None,
     ) -> Toolbox:
         around, jobs = self._around, self._jobs
         return Toolbox(
@@ -331,6 +391,7 @@ class Sessions:
             caller=caller,
             clock=around.clock,
             approve=approve,
+            changing=served,
         )
 
 
@@ -348,6 +409,30 @@ def _caller(number: str, options: SessionOptions) -> Caller:
                 next_step=f"Use {_LONGEST} characters at most, all of them printable.",
             )
     return Caller(user, number, tenant)
+
+
+@final
+class _Held(msgspec.Struct, eq=False):
+    """A session, once it is there, and what it takes that has to be given back."""
+
+    session: Session | None = None
+    watchdog: Watchdog | None = None
+    foreseen: Callable[[], object] | None = None
+    model: "Model | None" = None
+    kept: bool = False
+
+
+def _summed_up(
+    system: str, limits: ResourceLimits, models: ModelCalls, record: TurnRecord, caller: Caller
+) -> Conversation:
+    """A conversation of which the model sums up what it is no longer shown."""
+    context = ExecutionContext(str(caller.session), caller.user, caller.tenant)
+    return Conversation(
+        system,
+        max_turns=limits.max_turns_kept,
+        max_tokens=limits.max_context_tokens,
+        summarise=ModelSummary(models.at(Priority.LOW), context, lambda: record.latest),
+    )
 
 
 def _warn(session_id: str, alarm: Alarm) -> None:

@@ -36,7 +36,8 @@ class ToolOptions(TypedDict, total=False):
     default of the cache), and shared in `scope`. One execution may take `timeout_s` seconds;
     `max_concurrency` of them run at once, each with `memory_mb` MiB. `killable` ones are really
     ended when they are cancelled. `approval` asks a person first; a `question` goes to the user.
-    The model is told `max_result_chars` characters. One execution costs `cost_usd` US dollars.
+    The model is told `max_result_chars` characters. One execution costs `cost_usd` US dollars, and
+    tells somebody `outside` what is asked, who must not hear of what nobody asked for.
     Results of one `version` are not served for another; it is that of the function's file if not
     given.
     """
@@ -55,6 +56,7 @@ class ToolOptions(TypedDict, total=False):
     question: bool
     max_result_chars: int
     cost_usd: float
+    outside: bool
     version: str
 
 
@@ -86,6 +88,7 @@ _TYPES: Final[Mapping[str, Any]] = {
     "question": bool,
     "max_result_chars": _Count,
     "cost_usd": _Amount,
+    "outside": bool,
     "version": str,
 }
 _WORDS: Final = {"effect": EffectKind, "scope": ScopeLevel}
@@ -240,7 +243,7 @@ def _effect(where: str, given: Mapping[str, Any]) -> Effect:
             f"{where} has ttl_s, but its effect is {effect.kind.value!r}",
             next_step='Only results of "pure" and "read" tools are kept: correct one of them.',
         )
-    return Effect(effect.kind, tags)
+    return msgspec.structs.replace(effect, tags=tags)
 
 
 def _scope(

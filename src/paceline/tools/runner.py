@@ -3,8 +3,8 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar, TypeVarTuple, cast, final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar, TypeVarTuple, cast, final
 
 from paceline.call import Call
 from paceline.clock import Clock
@@ -49,8 +49,8 @@ class ToolRunner:
         self._clock = clock
         self._workers = workers
 
-    async def run(self, spec: ToolSpec, call: Call) -> object:
-        """What the tool returns for the call's arguments, which are those that `spec.check` gave.
+    def run(self, spec: ToolSpec, call: Call) -> Coroutine[Any, Any, object]:
+        """What the tool returns, once it is awaited, for the call's arguments, which are those that `spec.check` gave.
 
         Time limits are the caller's. Cancelled, an async tool is cancelled, and one in a process is
         killed. A thread cannot be killed: a synchronous tool is told, where it has a parameter
@@ -66,10 +66,14 @@ class ToolRunner:
                     f"tool {spec.name} needs a process of its own, and there are none",
                     next_step="Leave out `killable` and `memory_mb`, or run it in a session.",
                 )
-            return await self._workers.run(spec, call)
+            return self._workers.run(spec, call)
         arguments = named_arguments(spec, call)
-        if not spec.wants or "cancelled" not in spec.wants:
-            return await self._run(spec, arguments)
+        if spec.wants and "cancelled" in spec.wants:
+            return self._told(spec, arguments)
+        return self._run(spec, arguments)
+
+    async def _told(self, spec: ToolSpec, arguments: dict[str, object]) -> object:
+        """Of a tool that is told when it is cancelled."""
         cancelled = threading.Event()
         try:
             return await self._run(spec, {**arguments, "cancelled": cancelled})
@@ -77,9 +81,13 @@ class ToolRunner:
             cancelled.set()
             raise
 
-    async def _run(self, spec: ToolSpec, arguments: dict[str, object]) -> object:
+    def _run(self, spec: ToolSpec, arguments: dict[str, object]) -> Coroutine[Any, Any, object]:
+        # Each coroutine in between is memory for as long as the tool runs, and there are many.
         if spec.is_async:
-            return await self._on_loop(spec, cast("Awaitable[object]", spec.run(**arguments)))
+            return self._on_loop(spec, cast("Awaitable[object]", spec.run(**arguments)))
+        return self._apart(spec, arguments)
+
+    async def _apart(self, spec: ToolSpec, arguments: dict[str, object]) -> object:
         value, error, usage = await self._threads.run(self._in_thread, spec, arguments)
         charge(usage)
         if error is not None:

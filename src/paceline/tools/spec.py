@@ -36,7 +36,8 @@ class ToolSpec:
     arguments in braces, such as "orders:{order_id}". `ttl_s` is asked for results that can be
     served again, None for the default of the cache. `memory_mb` and `killable` have it run in a
     process of its own (see `sessions.killable`). `approval` asks a person before each run.
-    `max_result_chars` bounds what the model is told. `version` changes with its code.
+    `max_result_chars` bounds what the model is told. It reaches `outside` where others than the user
+    learn what is asked; such calls are not made ahead (see `[predict] outside`). `version` changes with its code.
 
     Raises AgentLoadError for a tag that cannot be filled.
     """
@@ -56,6 +57,7 @@ class ToolSpec:
     question: bool = False
     max_result_chars: int = 20_000
     cost_usd: float = 0.0
+    outside: bool = False
     version: str = ""
     source: str = "function"
     result_type: Any = None
@@ -103,11 +105,12 @@ class ToolSpec:
 
     def _plan(self, tags: tuple[str, ...]) -> Plan:
         return Plan(
-            Effect(self.effect.kind, tags),
+            msgspec.structs.replace(self.effect, tags=tags),
             self.ttl_s if self.effect.repeatable else 0.0,
             self.scope,
             self.timeout_s,
             cost_usd=self.cost_usd,
+            outside=self.outside,
         )
 
 

@@ -9,11 +9,12 @@ from typing import Any, Self, cast
 import msgspec
 
 from paceline.call import Effect, Outcome, Priority, Source, Tokens
+from paceline.engine.journal import Entry
 from paceline.engine.pipeline import ToolPipeline
 from paceline.engine.protocols import Preparation
 from paceline.engine.scene import Means
 from paceline.engine.session import Session
-from paceline.engine.states import ExecutionContext, ResourceLimits
+from paceline.engine.states import ExecutionContext, PerformanceHints, ResourceLimits
 from paceline.errors import CallTimeoutError, PacelineError, UnknownAgentError
 from paceline.messages import (
     Hear,
@@ -29,6 +30,7 @@ from paceline.messages import (
 from paceline.testing.virtual_time import VirtualClock
 
 NS = 1_000_000_000
+_NO_HINTS = PerformanceHints()
 
 
 class Says(msgspec.Struct, frozen=True):
@@ -174,21 +176,46 @@ class Acts:
 
 
 class Pages:
-    """A journal in memory. Once it has `crashed` nothing that the process does is durable."""
+    """A journal in memory. Once it has `crashed` nothing that the process does is durable; if it `lags`
+    what was noted is not either, until something is appended behind it."""
 
-    def __init__(self, entries: Sequence[bytes] = (), *, takes_s: float = 0.0) -> None:
+    def __init__(
+        self, entries: Sequence[bytes] = (), *, takes_s: float = 0.0, lags: bool = False
+    ) -> None:
         self.entries = list(entries)
         self.takes_s = takes_s
+        self.lags = lags
+        self._noted: list[bytes] = []
+        self._lost: Exception | None = None
         self.crashed = False
         self.error: Exception | None = None
 
     async def append(self, session_id: str, entry: bytes) -> None:
         await asyncio.sleep(self.takes_s)
-        if self.error is not None:
-            raise self.error
-        if not self.crashed:
-            self.entries.append(entry)
+        for one in (*self._noted, entry):
+            self._write(one)
+        self._noted.clear()
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            raise lost
         await asyncio.sleep(self.takes_s)
+
+    def note(self, session_id: str, entry: bytes) -> None:
+        if self.lags:
+            self._noted.append(entry)
+        else:
+            self._write(entry)
+
+    def refuses(self, entry: bytes) -> Exception | None:
+        """Why this one cannot be written; overridden by what can write some."""
+        return self.error
+
+    def _write(self, entry: bytes) -> None:
+        refused = self.refuses(entry)
+        if refused is not None:
+            self._lost = refused
+        elif not self.crashed:
+            self.entries.append(entry)
 
     async def load(self, session_id: str) -> list[bytes]:
         await asyncio.sleep(self.takes_s)
@@ -263,6 +290,20 @@ def means(script: Script, acts: Acts | None = None, **more: Any) -> Means:
     limits = more.pop("limits", ResourceLimits())
     pipeline = ToolPipeline(acts or Acts(), clock=clock, limits=limits)
     return Means(models=script, pipeline=pipeline, clock=clock, rng=random.Random(0), **more)
+
+
+class Foretells:
+    """A foresight that knows this, and writes down what it is told."""
+
+    def __init__(self, hints: PerformanceHints = _NO_HINTS) -> None:
+        self.hints = hints
+        self.told: list[str] = []
+
+    def asking(self) -> None:
+        self.told.append("asking")
+
+    def heard(self, entry: Entry) -> None:
+        self.told.append(type(entry).__name__)
 
 
 def session(script: Script, acts: Acts | None = None, **more: Any) -> Session:

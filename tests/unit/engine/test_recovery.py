@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.engine.recovery import Degrade, GiveUp, Retry, recovery, trigger_of, trouble_of
+from paceline.engine.recovery import (
+    Degrade,
+    GiveUp,
+    Recovery,
+    Retry,
+    Shorten,
+    recovery,
+    trigger_of,
+    trouble_of,
+)
 from paceline.engine.states import AgentState, TransitionTrigger, Trouble
 from paceline.errors import (
     AgentError,
@@ -23,7 +32,7 @@ HERE = AgentState.PROCESSING_PROMPT
 
 def decided(
     error: PacelineError, *, attempt: int = 1, most: int = 3, left_s: float = 300.0, seed: int = 0
-) -> Retry | Degrade | GiveUp:
+) -> Recovery:
     return recovery(
         trouble_of(error, HERE, attempt),
         most=most,
@@ -113,6 +122,18 @@ def test_short_memory_is_met_by_doing_less() -> None:
     assert recovery(trouble, most=3, left_s=1.0, retry_after_s=None, rng=rng) == Degrade()
 
 
+def test_what_is_too_long_is_shortened_once() -> None:
+    """A model that cannot read all it is shown is shown less, once: what is too long even then is
+    given up (S2-33, S2-42)."""
+    rng = random.Random(0)
+    error = CallError("too long", category=Category.TOO_LONG)
+    steps = [
+        recovery(trouble_of(error, HERE, attempt), most=3, left_s=9.0, retry_after_s=None, rng=rng)
+        for attempt in (1, 2)
+    ]
+    assert steps == [Shorten(), GiveUp("it was shortened already")]
+
+
 @pytest.mark.parametrize("category", Category)
 def test_every_kind_of_error_has_its_trigger(category: Category) -> None:
     """Rate limits, time-outs and shortages have triggers of their own, all else is an internal
@@ -121,6 +142,7 @@ def test_every_kind_of_error_has_its_trigger(category: Category) -> None:
         Category.RATE_LIMIT: TransitionTrigger.RATE_LIMIT,
         Category.TIMEOUT: TransitionTrigger.TIMEOUT,
         Category.EXHAUSTED: TransitionTrigger.RESOURCE_LIMIT,
+        Category.TOO_LONG: TransitionTrigger.RESOURCE_LIMIT,
     }
     assert trigger_of(category) is own.get(category, TransitionTrigger.INTERNAL_ERROR)
 

@@ -29,7 +29,6 @@ from paceline.engine.requests import ToolRequest
 from paceline.engine.states import (
     AgentState,
     ExecutionPriority,
-    PerformanceHints,
     ResourceLimits,
     ToolStatus,
     TransitionTrigger,
@@ -404,7 +403,6 @@ def test_a_turn_is_a_walk_through_one_table() -> None:
         acts = Acts(read=Act(takes_s=1), ask=Act(question="which?"), buy=Act(approval=True))
         asked = [Says("", (use(name),)) for name in ("read", "ask", "buy")]
         async with session(Script(*asked, Says("done")), acts) as one:
-            one.hints = PerformanceHints()
             turn = asyncio.ensure_future(one.send("go"))
             await asyncio.sleep(2)
             one.answer("the blue one")

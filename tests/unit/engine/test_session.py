@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import logging
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from paceline.call import Caller, Effect
 from paceline.engine.conversation import Conversation
-from paceline.engine.durable import DurableTools
+from paceline.engine.durable import DurableTools, Notes
 from paceline.engine.events import (
     ApprovalNeeded,
     Event,
@@ -19,7 +19,7 @@ from paceline.engine.events import (
     ToolChanged,
     TurnEnded,
 )
-from paceline.engine.journal import restore
+from paceline.engine.journal import Record, TurnBegan, read, restore
 from paceline.engine.states import (
     AgentState,
     PerformanceHints,
@@ -34,11 +34,12 @@ from paceline.errors import (
     CorruptStoreError,
     IllegalTransitionError,
     InvalidInputError,
+    PacelineError,
     StorageError,
 )
-from paceline.messages import AssistantMessage, SystemMessage, ToolMessage, UserMessage
+from paceline.messages import AssistantMessage, SystemMessage, ToolMessage, UsePart, UserMessage
 from paceline.testing.virtual_time import run
-from tests.unit.engine.acting import NS, Act, Acts, Pages, Says, Script, session, use
+from tests.unit.engine.acting import NS, Act, Acts, Foretells, Pages, Says, Script, session, use
 
 _S, _T = AgentState, TransitionTrigger
 READ = Says("let me see", (use("read"),))
@@ -551,6 +552,46 @@ def test_a_new_message_gives_up_what_was_interrupted() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("idempotent", [True, False])
+def test_only_what_may_be_made_again_is_after_a_crash(idempotent: bool) -> None:
+    """A write that was under way when the process died is made again when the session goes on if it
+    is idempotent, without a word to the model, and is not otherwise (S2-56)."""
+
+    async def main() -> None:
+        pages = Pages()
+        act = Act(Effect.write("shelf", idempotent=idempotent), takes_s=9)
+        first = session(Script(Says("", (use("w"),))), Acts(w=act), journal=pages)
+        sending = asyncio.ensure_future(first.send("a"))
+        await asyncio.sleep(1)
+        pages.crashed = True
+        sending.cancel()
+        await asyncio.wait((sending,))
+        pages.crashed = False
+        acts, script = Acts(w=act), Script(Says("2"))
+        second = session(script, acts, journal=pages)
+        await second.resume()
+        assert len(acts.ended) == idempotent
+        told = script.asked[0][2]
+        assert ("may or may not have taken effect" in told.text) is not idempotent
+
+    run(main())
+
+
+def test_an_idempotent_write_is_a_write() -> None:
+    """A write that may be made again waits for the end of the answer, and for other writes of the same
+    (S2-29, S2-56)."""
+
+    async def main() -> None:
+        act = Act(Effect.write("shelf", idempotent=True), takes_s=1)
+        parts = ((0.0, UsePart(use("a"))), (5.0, UsePart(use("b"))))
+        script = Script(Says("", (use("a"), use("b")), parts=parts), Says("done"))
+        acts = Acts(a=act, b=act)
+        await session(script, acts).send("go")
+        assert acts.begun == [("a", 5), ("b", 6)]
+
+    run(main())
+
+
 def test_a_journal_that_cannot_be_written_ends_the_turn() -> None:
     """Without its journal a turn fails, with the journal's error, and the session goes on when it
     is there again (S2-56)."""
@@ -575,10 +616,8 @@ def test_an_end_that_cannot_be_written_is_no_success() -> None:
 
     async def main() -> None:
         class Full(Pages):
-            async def append(self, session_id: str, entry: bytes) -> None:
-                if len(self.entries) == 2:
-                    raise StorageError("the disk is full")
-                await super().append(session_id, entry)
+            def refuses(self, entry: bytes) -> Exception | None:
+                return StorageError("the disk is full") if len(self.entries) == 2 else None
 
         one = session(Script(Says("1"), Says("2")), journal=Full())
         with pytest.raises(StorageError):
@@ -591,42 +630,38 @@ def test_an_end_that_cannot_be_written_is_no_success() -> None:
 
 def test_a_tool_whose_beginning_cannot_be_noted_does_not_run() -> None:
     """A tool that must not run twice is in the journal first, or it does not run; one whose end
-    cannot be noted has run all the same, and the turn fails (S2-56)."""
+    cannot be noted has run all the same, and no other one does; and the turn fails (S2-56)."""
 
     class Full(Pages):
         def __init__(self, at: bytes) -> None:
             super().__init__()
             self.at = at
 
-        async def append(self, session_id: str, entry: bytes) -> None:
-            if self.at in entry:
-                raise StorageError("the disk is full")
-            await super().append(session_id, entry)
+        def refuses(self, entry: bytes) -> Exception | None:
+            return StorageError("the disk is full") if self.at in entry else None
 
     async def main() -> None:
         for at, runs in ((b"tool_began", 0), (b"tool_ended", 1)):
             acts = Acts(w=Act(Effect.unknown()))
-            one = session(Script(Says("", (use("w"),)), Says("x")), acts, journal=Full(at))
+            script = Script(Says("", (use("w"),)), Says("", (use("w"),)), Says("x"))
+            one = session(script, acts, journal=Full(at))
+            with pytest.raises(StorageError):
+                await one.send("a")
+            call = one.turns[-1].tool_calls[0]
             if runs:
-                with pytest.raises(StorageError):
-                    await one.send("a")
-                assert one.turns[-1].tool_calls[0].status is ToolStatus.COMPLETED
+                assert call.status is ToolStatus.COMPLETED
             else:
-                turn = await one.send("a")
-                assert turn.tool_calls[0].error == "the disk is full"
-            assert len(acts.begun) == runs
+                assert call.error == "the disk is full"
+            assert (len(acts.begun), len(script.asked)) == (runs, 1)
 
     run(main())
 
 
 def test_durable_tools_are_the_tools_they_wrap() -> None:
     """What is noted of the tools of a turn changes nothing of what they are (S2-56)."""
-
-    async def note(_: object) -> None:
-        raise AssertionError
-
     acts = Acts(read=Act())
-    tools = DurableTools(acts, note, "t")
+    notes = Notes(Record(TurnBegan("t", "go", 0)), Conversation(), None, "s")
+    tools = DurableTools(acts, notes)
     assert tools.definitions() is acts.definitions()
     assert tools.prepare(use("read")) == acts.prepare(use("read"))
 
@@ -649,6 +684,25 @@ def test_a_journal_that_cannot_be_read_opens_no_session() -> None:
     run(main())
 
 
+def test_who_looks_ahead_is_told_of_each_turn() -> None:
+    """A foresight hears what a journal would, in its order, and when the model is asked, without any
+    journal too (S2-10, S2-28)."""
+    ahead = Foretells()
+
+    async def main() -> None:
+        script = Script(READ, Says("done"), Says(error=PacelineError("no")))
+        async with session(script, Acts(read=Act()), foresight=ahead) as one:
+            await one.send("go")
+            with pytest.raises(PacelineError):
+                await one.send("on")
+
+    run(main())
+    assert ahead.told == [
+        *("TurnBegan", "asking", "Replied", "StepEnded", "asking", "Replied", "TurnEnded"),
+        *("TurnBegan", "asking", "TurnEnded"),
+    ]
+
+
 def test_a_session_says_who_it_is_for() -> None:
     """Models and tools are told the session, its user and tenant, its directory, and the turn
     (S2-38)."""
@@ -659,19 +713,22 @@ def test_a_session_says_who_it_is_for() -> None:
             contexts.append(context)
             return await super().ask(request, context, **kwargs)
 
+    hints = PerformanceHints(resource_intensive_tools=("read",))
+
     async def main() -> None:
         one = session(
             Curious(Says("1")),
             caller=Caller(user="ada", tenant="acme"),
             workspace="/data",
             conversation=Conversation("mine"),
+            foresight=Foretells(hints),
         )
-        one.hints = PerformanceHints(resource_intensive_tools=("read",))
         await one.send("go")
         [context] = contexts
         assert (context.session_id, context.user_id, context.tenant) == ("s", "ada", "acme")
         assert (context.turn_id, context.workspace) == ("s.1", "/data")
         assert one.conversation.messages()[0] == SystemMessage("mine")
+        assert one.hints is one.context.performance_hints is hints
 
     run(main())
 
@@ -699,5 +756,37 @@ def test_a_broken_listener_harms_nobody() -> None:
         one.machine.observe(lambda _: 1 / 0)
         assert (await one.send("go")).agent_response == "1"
         assert one.turns[-1].execution_ns == 0 * NS
+
+    run(main())
+
+
+def test_a_step_waits_for_what_must_not_be_forgotten() -> None:
+    """A turn waits for its journal where it begins and ends, before each tool that must not run twice
+    and when that is over; all else is only noted (S2-56)."""
+
+    class Waits(Pages):
+        waited: Final[list[str]] = []
+
+        async def append(self, session_id: str, entry: bytes) -> None:
+            self.waited.append(type(read(entry)).__name__)
+            await super().append(session_id, entry)
+
+    async def main() -> None:
+        acts = Acts(w=Act(Effect.unknown()), read=Act())
+        script = Script(
+            Says("", (use("w", '{"n": 1}'),)), READ, Says("", (use("w", '{"n": 2}'),)), Says("x")
+        )
+        one = session(script, acts, journal=(pages := Waits()))
+        await one.send("a")
+        tool = ["ToolBegan", "ToolEnded"]
+        assert pages.waited == ["TurnBegan", *tool, *tool, "TurnEnded"]
+        kinds = [type(read(entry)).__name__ for entry in pages.entries]
+        assert kinds == [
+            "TurnBegan",
+            *("Replied", "ToolBegan", "ToolEnded", "StepEnded"),
+            *("Replied", "StepEnded"),
+            *("Replied", "ToolBegan", "ToolEnded", "StepEnded"),
+            *("Replied", "TurnEnded"),
+        ]
 
     run(main())

@@ -196,6 +196,23 @@ def test_the_moves_and_times_are_counted() -> None:
     )
 
 
+def test_of_many_moves_none_is_left_out() -> None:
+    """The figures have each of hundreds of moves, whenever somebody asked in between. (S2-47)"""
+
+    async def course(machine: Machine, dog: Watchdog) -> None:
+        for turn in range(150):
+            go(machine, T.USER_INPUT)
+            await asyncio.sleep(1)
+            go(machine, T.RESPONSE_READY)
+            if not turn % 40:
+                assert dog.matrix[S.IDLE, S.PROCESSING_PROMPT] == turn + 1
+
+    alarms, dog = watched(course)
+    assert alarms == []
+    assert set(dog.matrix.values()) == {150}
+    assert dog.time_in_ns[S.PROCESSING_PROMPT] == 150_000_000_000
+
+
 def test_a_second_start_is_refused() -> None:
     """A monitor that runs cannot be started, in the words people know; stopped it can, as often as
     one likes. (S2-47)"""
@@ -252,3 +269,18 @@ def test_limits_are_for_the_states_of_a_turn() -> None:
         alarms: list[Alarm] = []
         with pytest.raises(ValueError):
             Watchdog(Machine(clock=clock), alarms.append, clock=clock, **options)
+
+
+def test_figures_that_nobody_wants_are_not_kept() -> None:
+    """Without counting the alarms are the same, and nothing is added up. (S2-47)"""
+
+    async def course(machine: Machine, _: Watchdog) -> None:
+        go(machine, T.USER_INPUT)
+        await asyncio.sleep(11)
+
+    counted, dog = watched(course)
+    alarms, quiet = watched(course, counting=False)
+    assert alarms == counted != []
+    assert dog.matrix
+    assert not quiet.matrix
+    assert not quiet.time_in_ns

@@ -222,7 +222,7 @@ def of_kind(kind: Any, status: int) -> exceptions.ModelHTTPError:
         (refused(504), Category.TIMEOUT, True),
         (refused(429, in_stream=True), Category.RATE_LIMIT, True),
         (of_kind(exceptions.ModelQuotaExceededError, 429), Category.EXHAUSTED, False),
-        (of_kind(exceptions.ModelContextWindowExceededError, 400), Category.INVALID, False),
+        (of_kind(exceptions.ModelContextWindowExceededError, 400), Category.TOO_LONG, False),
         (of_kind(exceptions.ModelOverloadedError, 529), Category.UNAVAILABLE, True),
         (exceptions.ModelConnectionError("m", "x", phase="connect"), Category.NETWORK, False),
         (exceptions.ModelConnectionError("m", "x", phase="read"), Category.NETWORK, True),

@@ -220,7 +220,8 @@ def test_a_tool_that_starts_early_is_no_part_of_the_model_call() -> None:
             async with runtime.session("s", model=Streams(asks("look"), BYE)) as session:
                 assert await told(session) == ["bye"]
             by_name = {call.name: call for call, _ in found}
-            assert (by_name["look"].parent_id, by_name["look"].trace_id) == ("s.1", "s.1")
+            of = session.turns[0].id
+            assert (by_name["look"].parent_id, by_name["look"].trace_id) == (of, of)
             models = [outcome for call, outcome in found if call.name == "said"]
             assert [outcome.tokens for outcome in models] == [None, None]
 

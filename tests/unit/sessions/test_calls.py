@@ -1,12 +1,13 @@
 """What the tools and agents of a session are as calls: whose, within what, and how treated."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from paceline.call import Caller, Source, current_call
+from paceline.call import Caller, Effect, Source, current_call
 from paceline.engine.states import ResourceLimits, ToolStatus
 from paceline.errors import AgentError, Category, PacelineError, UnknownAgentError
 from paceline.messages import ModelReply, ToolMessage, ToolUse
@@ -46,8 +47,8 @@ def test_what_a_turn_calls_is_within_it() -> None:
             assert results(model) == ["bolt is there", "why?"]
             callers = {call.caller for call, _ in found}
             assert callers == {Caller("ada", "s", None)}
-            assert {call.trace_id for call, _ in found} == {"s.1"}
             last, outcome = found[-1]
+            assert {call.trace_id for call, _ in found} == {last.id} == {session.turns[0].id}
             assert (last.arguments, outcome.value) == ({"query": "go"}, "bye")
             assert outcome.tokens is None  # those are of the model's calls
 
@@ -102,10 +103,11 @@ def test_a_session_in_an_agents_call() -> None:
             assert len({call.trace_id for call, _ in found}) == 1
             ids = {call.id: call for call, _ in found}
             up = {call.id: ids.get(call.tracked_id or call.parent_id) for call, _ in found}
-            assert (up["s.1"].name, up["t.1"].name) == ("outer", "nested")  # type: ignore[union-attr]
-            within = {call.name for call, _ in found if up[call.id] is ids["s.1"]}
+            s, t = (next(c for i, c in ids.items() if i.startswith(f"{name}.")) for name in "st")
+            assert (up[s.id].name, up[t.id].name) == ("outer", "nested")  # type: ignore[union-attr]
+            within = {call.name for call, _ in found if up[call.id] is s}
             assert within == {"said", "nested", "look"}
-            within = {call.name for call, _ in found if up[call.id] is ids["t.1"]}
+            within = {call.name for call, _ in found if up[call.id] is t}
             assert within == {"said", "look"}
 
     run(main())
@@ -163,10 +165,10 @@ def test_a_session_in_a_tracked_function() -> None:
 
                 await work()
             turn = next(call for call, _ in found if call.name == "session")
-            assert turn.trace_id != "s.1"
+            assert turn.trace_id != turn.id
             assert turn.parent_id == turn.trace_id
             assert {call.trace_id for call, _ in found} == {turn.trace_id}
-            assert {call.parent_id for call, _ in found if call is not turn} == {"s.1"}
+            assert {call.parent_id for call, _ in found if call is not turn} == {turn.id}
 
     run(main())
 
@@ -265,7 +267,7 @@ def test_what_cannot_be_run_is_told_to_the_model(use: ToolUse, says: str) -> Non
     run(main())
 
 
-@pytest.mark.parametrize(("limits", "attempts"), [(None, 3), (0, 1), (1, 2)])
+@pytest.mark.parametrize(("limits", "attempts"), [(None, 4), (0, 1), (1, 2), (6, 7)])
 def test_tools_are_tried_again_as_often_as_they_may(limits: int | None, attempts: int) -> None:
     """A read that fails for a while is tried as often as the settings, or the session's own limits, say
     (S2-12, S2-22)."""
@@ -285,6 +287,92 @@ def test_tools_are_tried_again_as_often_as_they_may(limits: int | None, attempts
             assert (len(ran), call.attempts, call.status) == (attempts, attempts, ToolStatus.FAILED)
 
     run(main())
+
+
+def test_a_write_that_may_be_made_again_is() -> None:
+    """An idempotent write that failed in its course is tried again as a read is, and is a write in all
+    else: not kept, and what was read of its tags before is read anew (S2-22, S2-35)."""
+
+    async def main() -> None:
+        async with a_runtime() as runtime:
+            ran: list[str] = []
+
+            async def put(to: str) -> None:
+                ran.append(f"put {to}")
+                if len(ran) < 4:
+                    raise AgentError("away", category=Category.NETWORK, may_have_started=True)
+
+            async def get() -> int:
+                ran.append("get")
+                return len(ran)
+
+            runtime.tool(effect=Effect.write("shelf", idempotent=True))(put)
+            runtime.tool(effect="read", tags=("shelf",), ttl_s=60)(get)
+            model = Said(asks("get"), asks("put", to="a"), asks("get"), asks("put", to="a"), BYE)
+            async with runtime.session(model=model) as session:
+                turn = await session.send("go")
+            assert ran == ["get", "put a", "put a", "put a", "get", "put a"]
+            assert [call.source for call in turn.tool_calls] == ["executed"] * 4
+
+    run(main())
+
+
+def test_tools_have_the_time_of_the_settings() -> None:
+    """A tool that has no limit of its own is stopped at that of the settings (S2-37, V-16)."""
+
+    async def main() -> None:
+        async with a_runtime(chat={"tool_timeout_s": 7}) as runtime:
+
+            async def hang() -> None:
+                await asyncio.sleep(1_000)
+
+            runtime.tool()(hang)
+            async with runtime.session(model=Said(asks("hang"), BYE)) as session:
+                (call,) = (await session.send("go")).tool_calls
+            assert (call.status, call.execution_ns) == (ToolStatus.TIMED_OUT, 7_000_000_000)
+
+    run(main())
+
+
+async def test_a_write_that_goes_on_holds_up_what_touches_the_same() -> None:
+    """A write that was given up, and goes on in its thread, is alone with what it touches until it is
+    over, in later answers and turns too: the model is told, and other work goes on (S2-29, S2-35)."""
+    began: list[str] = []
+    free = threading.Event()
+
+    def save(to: str) -> str:
+        began.append(f"save {to}")
+        if len(began) == 1:
+            free.wait(10)
+        return "saved"
+
+    def load(of: str) -> str:
+        began.append(f"load {of}")
+        return "loaded"
+
+    async with a_runtime() as runtime:
+        runtime.tool(effect="write", tags=("{to}",), timeout_s=0.2)(save)
+        runtime.tool(effect="read", tags=("{of}",))(load)
+        model = Said(
+            asks("save", to="a"), asks("load", of="a"), asks("load", of="b"), asks("save", to="a"),
+            BYE, asks("load", of="a"), BYE, asks("load", of="a"), BYE,
+        )  # fmt: skip
+        async with runtime.session(model=model) as session:
+            turn = await session.send("go")
+            statuses = [call.status.value for call in turn.tool_calls]
+            assert statuses == ["timed_out", "rejected", "completed", "rejected"]
+            assert "save was given up, and is still at work" in turn.tool_calls[1].result
+            turn = await session.send("again")
+            assert turn.tool_calls[0].status is ToolStatus.REJECTED
+            free.set()
+            [(_, thread)] = session._means.tools._stuck  # type: ignore[union-attr]
+            for _ in range(1_000_000):
+                if not thread.left_behind:
+                    break
+                await asyncio.sleep(0)
+            turn = await session.send("and now?")
+            assert turn.tool_calls[0].result == "loaded"
+    assert began == ["save a", "load b", "load a"]
 
 
 def test_a_write_that_may_have_happened_is_not_repeated() -> None:

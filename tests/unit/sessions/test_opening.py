@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
+import tracemalloc
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +28,7 @@ from paceline.errors import (
 from paceline.messages import Hear, ModelReply, ModelRequest, UserMessage
 from paceline.session_settings import ModelSettings
 from paceline.testing.virtual_time import VirtualClock, run
+from paceline.tools.function import function_tool
 from tests.unit.sessions.quiet import BYE, Said, a_runtime, asks, seen
 
 
@@ -576,5 +579,67 @@ def test_memory_is_given_back() -> None:
             object.__setattr__(runtime.sessions._around, "relieve", counted)
             await spoken(runtime, "s", "go")
             assert relieved
+
+    run(main())
+
+
+def test_what_was_entered_is_not_entered_again() -> None:
+    """One `async with` opens one session, which is shut down once (S2-38)."""
+
+    async def main() -> None:
+        async with a_runtime() as runtime:
+            opening = runtime.session("s", model=Said(BYE))
+            async with opening as session:
+                with pytest.raises(UsageError):
+                    await opening.__aenter__()
+                await session.send("go")
+            assert session.state is AgentState.SHUTDOWN
+            assert runtime.sessions._sessions == {}
+            await opening.__aexit__(None, None, None)
+            with pytest.raises(UsageError):
+                await opening.__aenter__()
+
+    run(main())
+
+
+def test_a_session_that_waits_takes_little() -> None:
+    """A session that waits in a tool takes at most 17 KiB with all that it consists of (S2-53)."""
+
+    async def main() -> None:
+        count, most = 50, {"max_concurrency": 1_000}
+        async with a_runtime(run=most, chat={"max_concurrent_tools": 1_000}) as runtime:
+            full, go = asyncio.Event(), asyncio.Event()
+            waiting: list[None] = []
+
+            async def wait() -> str:
+                waiting.append(None)
+                if len(waiting) == 1 + count:
+                    full.set()
+                await go.wait()
+                return "ok"
+
+            async def spoken_once() -> None:
+                async with runtime.session(model=model, tools=[tool]) as session:
+                    await session.send("go")
+
+            class Asks(Said):
+                async def complete(self, request: ModelRequest, hear: Hear) -> ModelReply:
+                    return asks("wait") if isinstance(request.messages[-1], UserMessage) else BYE
+
+            tool, model = function_tool(wait), Asks()
+            first = asyncio.ensure_future(spoken_once())
+            await asyncio.sleep(1)
+            gc.collect()
+            tracemalloc.start()
+            try:
+                sessions = [asyncio.ensure_future(spoken_once()) for _ in range(count)]
+                await full.wait()
+                gc.collect()
+                each = tracemalloc.get_traced_memory()[0] / count
+            finally:
+                tracemalloc.stop()
+            go.set()
+            await asyncio.gather(first, *sessions)
+            assert each < 17 * 1024
 
     run(main())

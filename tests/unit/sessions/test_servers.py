@@ -12,7 +12,7 @@ from paceline.errors import AgentError, PacelineError, UnknownAgentError
 from paceline.testing.virtual_time import run
 from paceline.tools.function import function_tool
 from paceline.tools.spec import ToolSpec
-from tests.unit.sessions.quiet import BYE, Said, a_runtime
+from tests.unit.sessions.quiet import BYE, Said, a_runtime, asks
 
 
 class Server:
@@ -22,14 +22,20 @@ class Server:
         self.name = name
         self.after_s = after_s
         self.told: list[ToolSpec] = []
+        self.when_changed: Callable[[], object] = bool
         self.asked = 0
         self.opened = 0
         self.trouble: PacelineError | None = None
-        for each in names:
+        self.tell(*names)
 
-            async def of_server() -> None: ...
+    def tell(self, *names: str) -> None:
+        """Has these tools from now on."""
 
-            self.told.append(function_tool(of_server, name=each))
+        async def of_server() -> str:
+            return "done"
+
+        known = {tool.name: tool for tool in self.told}
+        self.told = [known.get(each) or function_tool(of_server, name=each) for each in names]
 
     async def __aenter__(self) -> Self:
         self.opened += 1
@@ -158,5 +164,141 @@ def test_a_server_in_trouble_has_no_tools(serve: Serve) -> None:
             assert "out of order" in runtime.notices[0]
             one.trouble = None
             assert set(await runtime.sessions.tools()) == {"a", "b"}
+
+    run(main())
+
+
+def offered(model: Said, at: int) -> list[str]:
+    """The tools that a model was offered with one request."""
+    return [tool.name for tool in model.requests[at].tools]
+
+
+def test_a_running_session_has_the_tools_there_are_now(serve: Serve) -> None:
+    """When a server says that its tools changed the next request of a running session offers those
+    there are then, in the turn that changed them too; what did not change stays in its place, and is
+    the same object while nothing does (S2-35)."""
+
+    async def main() -> None:
+        one, two = Server("one", ("a", "b"), after_s=1), Server("two", ("z",))
+        async with serve(one, two) as runtime:
+
+            @runtime.tool()
+            async def change() -> None:
+                one.tell("b", "c")
+                one.when_changed()
+
+            model = Said(asks("change"), BYE)
+            async with runtime.session(model=model, tools=["*", change]) as session:
+                await session.send("go")
+                assert offered(model, 0) == ["a", "b", "z", "change"]
+                assert offered(model, 1) == ["b", "z", "change", "c"]
+                await session.send("go on")
+                assert model.requests[2].tools is model.requests[1].tools
+                one.tell()
+                one.when_changed()
+                await asyncio.sleep(2)
+                await session.send("go on")
+                assert offered(model, 3) == ["z", "change"]
+
+    run(main())
+
+
+def test_a_tool_that_is_gone_is_unknown(serve: Serve) -> None:
+    """A model that asks for a tool which its server has no longer is told that there is none of that
+    name, and nothing is run (S2-35)."""
+
+    async def main() -> None:
+        one = Server("one", ("a", "b"))
+        async with serve(one) as runtime:
+            model = Said(BYE, asks("a", "b"), BYE)
+            async with runtime.session(model=model) as session:
+                await session.send("hello")
+                one.tell("b")
+                one.when_changed()
+                await asyncio.sleep(1)
+                turn = await session.send("go")
+            assert [call.status for call in turn.tool_calls] == ["rejected", "completed"]
+            assert "there is no tool 'a'" in turn.tool_calls[0].result
+
+    run(main())
+
+
+def test_a_session_has_no_more_tools_than_it_was_given(serve: Serve) -> None:
+    """Of new tools a session gets those that it would have been given, and a tool of its own keeps its
+    name (S2-35)."""
+
+    async def main() -> None:
+        one = Server("one", ("x_a",))
+        async with serve(one) as runtime:
+
+            async def x_own() -> None: ...
+
+            some, none = Said(BYE), Said(BYE)
+            async with (
+                runtime.session(model=some, tools=["x_*", x_own]) as first,
+                runtime.session(model=none, tools=[x_own]) as second,
+            ):
+                one.tell("x_a", "x_own", "x_new", "y")
+                one.when_changed()
+                await asyncio.sleep(1)
+                for session in (first, second):
+                    await session.send("go")
+                assert offered(some, 0) == ["x_a", "x_own", "x_new"]
+                assert offered(none, 0) == ["x_own"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_server_that_does_not_tell_what_changed_holds_nobody_up(
+    serve: Serve, fails: bool
+) -> None:
+    """A server that says that its tools changed, and then fails or is silent, leaves those it had, and
+    holds up one call for two seconds at most (S2-35)."""
+
+    async def main() -> None:
+        one = Server("one", ("a",))
+        async with serve(one) as runtime:
+            model = Said(BYE, asks("a"), asks("a"), BYE)
+            async with runtime.session(model=model) as session:
+                await session.send("hello")
+                if fails:
+                    one.trouble = AgentError("gone")
+                one.after_s = 30
+                one.when_changed()
+                now = asyncio.get_running_loop().time
+                began = now()
+                turn = await session.send("go")
+                assert [call.status for call in turn.tool_calls] == ["completed"] * 2
+                assert now() - began == 2
+                await asyncio.sleep(60)
+                await session.send("go on")
+                assert offered(model, -1) == ["a"]
+
+    run(main())
+
+
+def test_changes_that_come_while_it_is_asked_are_asked_for(serve: Serve) -> None:
+    """What changes while a server is asked is asked for after that, once, and nothing is asked once
+    the runtime is closed (S2-35, S2-48)."""
+
+    async def main() -> None:
+        one = Server("one", ("a",))
+        async with serve(one) as runtime:
+            model = Said(BYE)
+            async with runtime.session(model=model) as session:
+                one.after_s, one.asked = 5, 0
+                one.when_changed()
+                await asyncio.sleep(1)
+                one.tell("a", "b")
+                for _ in range(3):
+                    one.when_changed()
+                await asyncio.sleep(20)
+                await session.send("go")
+                assert (one.asked, offered(model, 0)) == (2, ["a", "b"])
+                one.when_changed()
+                await asyncio.sleep(1)
+        one.when_changed()
+        assert len(asyncio.all_tasks()) == 1
 
     run(main())

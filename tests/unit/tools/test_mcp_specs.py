@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from paceline.call import Effect, EffectKind
 from paceline.errors import ConfigError, InvalidInputError
 from paceline.session_settings import McpSettings
-from paceline.tools.mcp.schema import checker
+from paceline.tools.mcp.schema import checker, finder
 from paceline.tools.mcp.sdk import types
 from paceline.tools.mcp.specs import ToolSpecs, effect_of, needs_approval, tool_names
 
@@ -60,7 +60,8 @@ def test_names_are_plain_where_they_can_be() -> None:
         ({"read_only_hint": True, "destructive_hint": True}, Effect.read("mcp:s{{}}"), False),
         ({"read_only_hint": False}, Effect.unknown(), True),
         ({"open_world_hint": True}, Effect.unknown(), True),
-        ({"idempotent_hint": True}, Effect.write("mcp:s{{}}"), True),
+        ({"idempotent_hint": True}, Effect.write("mcp:s{{}}", idempotent=True), True),
+        ({"idempotent_hint": False}, Effect.write("mcp:s{{}}"), True),
         ({"destructive_hint": False}, Effect.write("mcp:s{{}}"), False),
         ({"destructive_hint": True}, Effect.write("mcp:s{{}}"), True),
     ],
@@ -207,3 +208,18 @@ def test_without_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="not installed: mcp") as caught:
         import paceline.tools.mcp.sdk  # noqa: F401
     assert "paceline[mcp]" in caught.value.next_step
+
+
+def test_a_check_has_an_end() -> None:
+    """References that lead to one another over and over, lists that are compared with lists, and
+    whatever else takes too long make no check last: what was not found by then is no fault. (S2-35)"""
+    double = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(60)}
+    deep: dict[str, Any] = {"$ref": "#/$defs/d0", "$defs": {**double, "d60": {}}}
+    assert finder(deep)(1) == []
+    many = list(range(20_000))
+    assert finder({"items": {"enum": many}})([*many, "x"]) == []
+    assert finder({"uniqueItems": True})([{"a": n} for n in range(20_000)]) == []
+    assert finder({"items": {"enum": [1, 2]}})([1, 2, 3]) == ["[2]: 3 is not one of [1, 2]"]
+    again = finder({"items": {"type": "integer"}})
+    assert [again([1] * 40_000) for _ in range(3)] == [[]] * 3
+    assert len(again(["x"])) == 1

@@ -113,7 +113,7 @@ class ModelProcess:
             raise AgentError(
                 f"the embedded model failed: {said.error}",
                 next_step="Ask for something shorter, or with simpler arguments.",
-                category=Category.INVALID,
+                category=Category.TOO_LONG if "exceed_context" in said.error else Category.INVALID,
             )
         return said
 

@@ -29,10 +29,14 @@ class Connection:
     are made in tasks of their own too: who waits for one and is cancelled is free at once, while
     the server is told."""
 
-    def __init__(self, failures: Failures, *, limit_s: float) -> None:
-        """One request, and the beginning, may take `limit_s` seconds."""
+    def __init__(
+        self, failures: Failures, *, limit_s: float, told: Callable[[], object] = bool
+    ) -> None:
+        """One request, and the beginning, may take `limit_s` seconds. `told` is called when the server
+        says that its tools changed."""
         self._failures = failures
         self._limit_s = limit_s
+        self._told = told
         self._story: Callable[[], str] = str
         self._task: asyncio.Task[None] | None = None
         self._client: Client | None = None
@@ -169,6 +173,8 @@ class Connection:
             async with asyncio.timeout(self._limit_s) as limit:
                 await client.__aenter__()
                 limit.reschedule(None)
+            # By schemas of the server's, of which a bad one would hold up everything (see `schema`).
+            client.session.validate_tool_result = _unchecked  # type: ignore[method-assign]
             try:
                 self._client = client
                 begun.set_result(None)
@@ -217,7 +223,11 @@ class Connection:
 
     async def _hear(self, message: object) -> None:
         if isinstance(message, types.ToolListChangedNotification):
-            self.changed = True
+            self._change()
+
+    def _change(self) -> None:
+        self.changed = True
+        self._told()
 
     def _listen(self) -> None:
         """By the newer revisions of the protocol servers tell of changes only those who ask."""
@@ -234,12 +244,16 @@ class Connection:
         try:
             async with client.listen(tools_list_changed=True) as changes:
                 async for _ in changes:
-                    self.changed = True
+                    self._change()
         # A server that does not tell of changes is asked again at the next use instead.
         except (MCPError, RuntimeError, TimeoutError):
             self.changed = True
         else:
             self.changed = True
+
+
+async def _unchecked(name: str, result: types.CallToolResult) -> None:
+    """In place of the SDK's check of what tools answer: whoever asked checks that."""
 
 
 def _alone(exc: Exception) -> Exception:

@@ -1,20 +1,24 @@
-"""The check of arguments by a JSON schema, in words that a model can act on.
+"""The check of arguments and results by a JSON schema, in words that a model can act on.
 
-Regular expressions of a schema are left to the server that made it: matched here, a bad one would
-hold up everything.
+Schemas are anybody's. Regular expressions are left to the server that made them: matched here, a bad
+one would hold up everything. So would references that lead to one another over and over: a check
+that takes too many steps is given up, and finds nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from itertools import islice
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast, final
 
 from paceline.errors import InvalidInputError
 from paceline.tools.mcp.sdk import Unresolvable, json_schema, no_references
 
-__all__ = ["Check", "checker"]
+__all__ = ["Check", "Finder", "checker", "finder"]
 
 Check = Callable[[Mapping[str, object]], dict[str, object]]
+Finder = Callable[[object], list[str]]
+"""Says in words what is wrong with data."""
 _MOST: Final = 10
+_MOST_STEPS: Final = 100_000
 _LONGEST: Final = 200
 
 
@@ -36,6 +40,24 @@ class _Validator(Protocol):
 def checker(tool: str, schema: Mapping[str, object]) -> Check:
     """Checks arguments of this tool, but for regular expressions. Raises ValueError for what is no
     schema."""
+    find = finder(schema)
+
+    def check(arguments: Mapping[str, object]) -> dict[str, object]:
+        given = dict(arguments)
+        found = find(given)
+        if not found:
+            return given
+        raise InvalidInputError(
+            f"the arguments of tool {tool} are wrong: {'; '.join(found)}",
+            next_step=f"Its parameters are: {_parameters(schema)}.",
+        )
+
+    return check
+
+
+def finder(schema: Mapping[str, object]) -> Finder:
+    """Finds what is wrong with data by this schema, not all if it is much, and nothing where the
+    schema cannot be followed. Raises ValueError for what is no schema."""
     made_for = json_schema.validators.validator_for(
         schema, default=json_schema.Draft202012Validator
     )
@@ -45,28 +67,51 @@ def checker(tool: str, schema: Mapping[str, object]) -> Check:
         raise ValueError(str(exc.message)[:_LONGEST]) from exc
     except RecursionError as exc:
         raise ValueError("it is nested too deeply") from exc
-    plain = json_schema.validators.extend(made_for, _without_patterns(made_for))
+    steps = _Steps()
+    keywords = {**made_for.VALIDATORS, **_without_patterns(made_for)}
+    bounded = {name: steps.counted(keyword) for name, keyword in keywords.items()}
+    plain = json_schema.validators.extend(made_for, bounded)
     validator = cast("_Validator", plain(_of_one_dialect(schema), registry=no_references))
 
-    def check(arguments: Mapping[str, object]) -> dict[str, object]:
-        given = dict(arguments)
+    def find(data: object) -> list[str]:
+        steps.left = _MOST_STEPS
         try:
-            found = list(islice(validator.iter_errors(given), _MOST + 1))
-        except (Unresolvable, RecursionError):
-            return given  # the schema is at fault; the server checks them too
-        if not found:
-            return given
-        told = [_words(problem) for problem in found[:_MOST]] + ["and more"] * (len(found) > _MOST)
-        raise InvalidInputError(
-            f"the arguments of tool {tool} are wrong: {'; '.join(told)}",
-            next_step=f"Its parameters are: {_parameters(schema)}.",
-        )
+            found = list(islice(validator.iter_errors(data), _MOST + 1))
+        except (Unresolvable, RecursionError, _TooManyStepsError):
+            return []  # the schema is at fault
+        return [_words(problem) for problem in found[:_MOST]] + ["and more"] * (len(found) > _MOST)
 
-    return check
+    return find
+
+
+class _TooManyStepsError(Exception):
+    """A check would take too long."""
+
+
+@final
+class _Steps:
+    """Counts what a check does: keywords that are applied, and all they have to compare with."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def counted(self, keyword: Any) -> Any:
+        """The same, unless it is too much."""
+
+        def apply(validator: Any, value: object, instance: Any, schema: Any) -> Any:
+            self.left -= 1 + (len(value) if isinstance(value, Sized) else 0)
+            if self.left < 0:
+                raise _TooManyStepsError
+            return keyword(validator, value, instance, schema)
+
+        return apply
 
 
 def _without_patterns(made_for: Any) -> dict[str, Any]:
-    """The keywords that match regular expressions, or depend on what others match."""
+    """The keywords that match regular expressions, depend on what others match, or compare all with
+    all."""
     others = made_for.VALIDATORS.get("additionalProperties")
 
     def additional(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
@@ -76,6 +121,8 @@ def _without_patterns(made_for: Any) -> dict[str, Any]:
         "pattern": _anything,
         "patternProperties": _anything,
         "unevaluatedProperties": _anything,
+        "unevaluatedItems": _anything,
+        "uniqueItems": _anything,
         "additionalProperties": additional,
     }
 

@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import functools
 import random
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from paceline.tools.mcp.connection import Connection, Transport
     from paceline.tools.mcp.failures import Failures
     from paceline.tools.mcp.process import ServerProcess
+    from paceline.tools.mcp.schema import Finder
     from paceline.tools.mcp.sdk import Client, types
     from paceline.tools.mcp.specs import ToolSpecs
 
@@ -90,6 +92,8 @@ class McpServer:
                 next_step=f"Set it in the environment, or correct `token_env` of [mcp.{name}].",
             )
         self.name = name
+        self.when_changed: Callable[[], object] = bool
+        """Is told when the tools may be others than they were. Returns at once."""
         self._settings = settings
         self._clock = clock
         self._progress = progress
@@ -168,12 +172,16 @@ class McpServer:
         return self._specs
 
     def _runner(self, tool: "types.Tool") -> Callable[..., object]:
+        find = functools.cache(functools.partial(_finder, tool))
+
         async def run(**arguments: object) -> object:
-            return await self._call(tool, arguments)
+            return await self._call(tool, arguments, find)
 
         return run
 
-    async def _call(self, tool: "types.Tool", arguments: dict[str, object]) -> object:
+    async def _call(
+        self, tool: "types.Tool", arguments: dict[str, object], find: "Callable[[], Finder]"
+    ) -> object:
         """What the tool answers. Raises PacelineError."""
         try:
             msgspec.json.encode(arguments)
@@ -200,13 +208,22 @@ class McpServer:
             self._settle(connection)
             raise
         self._proved()
-        return self._value(tool, result)
+        return self._value(tool, result, find)
 
-    def _value(self, tool: "types.Tool", result: "types.CallToolResult") -> object:
+    def _value(
+        self, tool: "types.Tool", result: "types.CallToolResult", find: "Callable[[], Finder]"
+    ) -> object:
         from paceline.tools.mcp.results import text_of, value_of  # noqa: PLC0415 (needs the extra)
 
         if result.is_error:
             raise self._failures().of_tool(text_of(result.content))
+        wrong = find()(result.structured_content)
+        if wrong:
+            raise self._failures().failed(
+                f"gave no answer that can be used: {tool.name}: {'; '.join(wrong)}",
+                Category.EXECUTION,
+                started=True,
+            )
         return value_of(result, tool.output_schema)
 
     def _failures(self) -> "Failures":
@@ -273,7 +290,9 @@ class McpServer:
             if self._connection is not None:
                 self._retire(self._connection)
             failures = self._failures()
-            connection = Connection(failures, limit_s=self._settings.timeout_s)
+            connection = Connection(
+                failures, limit_s=self._settings.timeout_s, told=self._list_changed
+            )
             await connection.open(*self._transport(failures, connection.end))
         except (AgentError, CallTimeoutError) as exc:
             self._why = exc.message
@@ -286,7 +305,12 @@ class McpServer:
             self._starting = None
         self._permit = permit
         self._connection = connection
+        if self._listed is not None:  # it was started again, and may be another version
+            self.when_changed()
         return connection
+
+    def _list_changed(self) -> None:
+        self.when_changed()
 
     def _transport(
         self, failures: "Failures", ended: Callable[[], None]
@@ -313,6 +337,16 @@ class McpServer:
             ended=ended,
         )
         return process, lambda: process.story
+
+
+def _finder(tool: "types.Tool") -> "Finder":
+    """What finds faults in answers of a tool; none where it says nothing of them, or no sense."""
+    from paceline.tools.mcp.schema import finder  # noqa: PLC0415 (needs the extra)
+
+    try:
+        return finder({} if tool.output_schema is None else tool.output_schema)
+    except ValueError:
+        return finder({})
 
 
 def _look(started: "asyncio.Task[Connection]") -> None:

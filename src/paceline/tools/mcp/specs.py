@@ -74,8 +74,10 @@ class ToolSpecs:
             check=checker(called, schema),
             effect=effect,
             is_async=True,
+            ttl_s=self._settings.ttl_s if effect.repeatable else 0.0,
             timeout_s=self._settings.timeout_s,
             approval=needs_approval(tool, self._settings),
+            outside=_reaches_outside(tool, self._settings),
             version=digest,
             source="mcp",
         )
@@ -94,7 +96,7 @@ def effect_of(server: str, tool: types.Tool, settings: McpSettings) -> Effect:
         return Effect.read(tag)
     if said.idempotent_hint is None and said.destructive_hint is None:
         return UNKNOWN
-    return Effect.write(tag)
+    return Effect.write(tag, idempotent=said.idempotent_hint is True)
 
 
 def needs_approval(tool: types.Tool, settings: McpSettings) -> bool:
@@ -108,6 +110,13 @@ def needs_approval(tool: types.Tool, settings: McpSettings) -> bool:
     if said.read_only_hint:
         return False
     return settings.approve == "all" or said.destructive_hint is not False
+
+
+def _reaches_outside(tool: types.Tool, settings: McpSettings) -> bool:
+    """Whether a call tells somebody else what is asked: a server elsewhere, or one that does not say
+    that its tool keeps to itself; the protocol has it that they do not."""
+    said = tool.annotations if settings.trust else None
+    return bool(settings.url) or said is None or said.open_world_hint is not False
 
 
 def tool_names(server: str, tools: Iterable[str]) -> dict[str, str]:

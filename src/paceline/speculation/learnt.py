@@ -1,0 +1,58 @@
+"""What was learnt, in figures: of whom, of which tools, how much."""
+
+from collections.abc import Mapping, Sized
+from typing import Any
+
+import msgspec
+
+from paceline.errors import CodecError
+
+__all__ = ["LearntOf", "learnt_of"]
+
+
+class LearntOf(msgspec.Struct, frozen=True):
+    """One circle: calls by tool, most first, and the patterns of what follows what."""
+
+    circle: str
+    calls: Mapping[str, int]
+    patterns: int
+
+
+def learnt_of(saved: object) -> list[LearntOf]:
+    """The circles in what `PerformancePredictor.save` returned, those used last first.
+
+    Raises CodecError for anything else.
+    """
+    try:
+        data = msgspec.convert(saved, _Saved)
+    except msgspec.ValidationError as exc:
+        raise CodecError(f"saved predictions cannot be read: {exc}") from exc
+    return [_of(circle, data.scopes[circle]) for circle in reversed(data.scopes)]
+
+
+class _Figures(msgspec.Struct):
+    seen: int = 0
+
+
+class _Sequence(msgspec.Struct):
+    contexts: Any = None
+
+
+class _Parts(msgspec.Struct):
+    sequence: _Sequence = msgspec.field(default_factory=_Sequence)
+
+
+class _Knowledge(msgspec.Struct):
+    figures: dict[str, _Figures]
+    parts: _Parts
+
+
+class _Saved(msgspec.Struct):
+    scopes: dict[str, _Knowledge]
+
+
+def _of(circle: str, knowledge: _Knowledge) -> LearntOf:
+    calls = {name: each.seen for name, each in knowledge.figures.items()}
+    ordered = dict(sorted(calls.items(), key=lambda item: (-item[1], item[0])))
+    contexts = knowledge.parts.sequence.contexts
+    return LearntOf(circle, ordered, len(contexts) if isinstance(contexts, Sized) else 0)

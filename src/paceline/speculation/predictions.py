@@ -1,0 +1,199 @@
+"""What a runtime has learnt of its sessions: read when it begins, kept while it goes on."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, cast, final
+
+from paceline.call import Call, Caller, EffectKind, Outcome
+from paceline.clock import Clock
+from paceline.engine.states import ExecutionContext
+from paceline.errors import CodecError, CorruptStoreError, PacelineError, StorageError
+from paceline.path.job import Job
+from paceline.predict.arguments import ArgumentModel
+from paceline.predict.budget import Budget
+from paceline.predict.ledger import Figures, Ledger
+from paceline.predict.predictor import UPDATE_S, Bits, PerformancePredictor
+from paceline.redaction import Redactor
+from paceline.session_settings import PredictSettings
+from paceline.speculation.foresight import Foresight, Habits, Pace, nobody
+from paceline.speculation.kept import KeptPredictions
+from paceline.speculation.scopes import circle_of, is_alone
+from paceline.speculation.speculator import Speculator, Tools
+
+__all__ = ["Predictions"]
+
+_log = logging.getLogger("paceline")
+_JITTER: Final = 0.1
+_MESSAGES: Final = 1_000
+"""Patterns of what users write. These are not kept in the file."""
+_WORST: Final = (EffectKind.PURE, EffectKind.READ, EffectKind.WRITE, EffectKind.UNKNOWN)
+"""The worst is last."""
+
+
+@final
+class Predictions:
+    """The predictor and the speculator of a runtime, and the file in which they are kept.
+
+    What was learnt is written every 30 seconds while there is news, and at the end. While there is
+    none, nothing of this runs.
+    """
+
+    def __init__(
+        self,
+        settings: PredictSettings,
+        *,
+        run: Callable[[Call, Job], Awaitable[Outcome]],
+        clock: Clock,
+        rng: random.Random,
+        redactor: Redactor,
+        kept: KeptPredictions | None,
+        notice: Callable[[str, PacelineError], object],
+    ) -> None:
+        """`run` is the call path; `kept` is None where nothing is kept."""
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._kept = kept
+        self._notice = notice
+        self._public: set[str] = set()
+        self.predictor = PerformancePredictor(
+            clock=clock,
+            arguments=ArgumentModel,
+            public=self._public,
+            patterns=settings.patterns,
+            scopes=settings.scopes,
+        )
+        self._ledger = Ledger(clock, rng=rng, usd_an_hour=settings.usd_an_hour)
+        self._nothing = self.predictor.save(), self._ledger.save()
+        self.speculator = Speculator(
+            run=run,
+            ledger=self._ledger,
+            budget=Budget(
+                clock,
+                launches_per_minute=settings.launches_per_minute,
+                tool_launches_per_minute=settings.tool_launches_per_minute,
+                session_launches_per_minute=settings.session_launches_per_minute,
+                work_s_per_minute=settings.work_s_per_minute,
+                usd_a_day=settings.usd_a_day,
+                extra_calls=settings.extra_calls,
+            ),
+            clock=clock,
+            launches=settings.speculate,
+            at_once=settings.at_once,
+            outside=settings.outside,
+        )
+        messages = PerformancePredictor(
+            clock=clock,
+            arguments=ArgumentModel,
+            patterns=_MESSAGES,
+            scopes=settings.scopes,
+        )
+        self._habits = Habits(
+            predictor=self.predictor,
+            messages=messages if settings.models else None,
+            speculator=self.speculator,
+            redactor=redactor,
+            pace=Pace(clock),
+            news=self._news,
+        )
+        self._effects: dict[str, EffectKind] = {}
+        """Of tools by name; of one that is declared in several ways the worst."""
+        self._unwritten = False
+        self._troubled = False
+        """Whether the last try to write failed, which was told then."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Reads what was learnt before. What cannot be read is told, and learnt anew."""
+        if self._kept is None:
+            return
+        learnt = await asyncio.to_thread(self._kept.load)
+        if learnt is None:
+            return
+        try:
+            self.predictor.load(learnt.predictor)
+            if learnt.ledger is not None:
+                self._ledger.load(learnt.ledger)
+        except CodecError as exc:
+            aside = CorruptStoreError(str(exc), next_step=exc.next_step)
+            await asyncio.to_thread(self._kept.set_aside, aside)
+        self._effects = {**learnt.effects, **self._effects}
+
+    def foresight(
+        self,
+        tools: Tools,
+        context: ExecutionContext,
+        converse: Callable[[str], tuple[Call, Job] | None] = nobody,
+    ) -> Foresight:
+        """For one session. `converse` makes what would ask its model if the user wrote this now."""
+        self._public.update(tools.public())
+        for name, kind in tools.effects().items():
+            self._effects[name] = max(self._effects.get(name, kind), kind, key=_WORST.index)
+        caller = Caller(context.user_id, context.session_id, context.tenant)
+        circle = circle_of(caller, self._settings.share)
+        return Foresight(self._habits, tools, context, circle, converse)
+
+    def figures(self) -> Mapping[str, Figures]:
+        """What predictions and launches were worth, by tool."""
+        return self._ledger.figures()
+
+    async def close(self) -> None:
+        """Stops what runs ahead, and writes what was learnt."""
+        await self.speculator.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writing is not None:
+            await self._writing
+        await self._write()
+
+    def _news(self) -> None:
+        self._unwritten = True
+        if self._timer is None and self._kept is not None:
+            after_s = UPDATE_S * (1.0 + self._rng.uniform(-_JITTER, _JITTER))
+            self._timer = asyncio.get_running_loop().call_later(after_s, self._update)
+
+    def _update(self) -> None:
+        self._timer = None
+        if self._writing is not None and not self._writing.done():
+            self._news()  # the disk is slow
+            return
+        self._writing = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        kept = self._kept
+        self.predictor.update_predictions()
+        if not self._unwritten or kept is None:
+            return
+        self._unwritten = False
+        saving = Bits(self.predictor.saving())
+        for _ in saving:
+            await asyncio.sleep(0)  # others are not kept waiting for all of it
+        ledger, effects = self._ledger.save(), dict(self._effects)
+        try:
+            if not await asyncio.to_thread(kept.save, _lasting(saving.whole), ledger, effects):
+                self._forget()  # somebody said so meanwhile
+                await self.open()
+        except (CodecError, StorageError) as exc:
+            self._unwritten = True  # the next time, if it can be then
+            if not self._troubled:
+                self._notice("what was learnt of sessions cannot be kept", exc)
+            self._troubled = True
+        else:
+            self._troubled = False
+
+    def _forget(self) -> None:
+        predictor, ledger = self._nothing
+        self.predictor.load(predictor)
+        self._ledger.load(ledger)
+
+
+def _lasting(saved: object) -> object:
+    """What a predictor saved, without what sessions learnt for themselves alone."""
+    parts = cast("dict[str, object]", saved)
+    scopes = cast("dict[str, object]", parts["scopes"])
+    left = {scope: each for scope, each in scopes.items() if not is_alone(scope)}
+    return {**parts, "scopes": left}

@@ -1,0 +1,213 @@
+"""Runs predicted calls before anybody asks for them.
+
+A launch is an ordinary call on the one call path, of the lowest priority: it waits for no place and
+gives its own way to whoever does, and its result is in the cache where, and as long as, that of any
+other call would be. Whoever asks for the same thing meanwhile joins it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Final, NamedTuple, Protocol, final
+
+from paceline.call import SPECULATED, Call, Caller, EffectKind, Kind, Outcome, Priority, Source
+from paceline.clock import Clock
+from paceline.engine.protocols import Preparation
+from paceline.engine.states import ExecutionContext
+from paceline.errors import CallCancelledError
+from paceline.messages import ToolDefinition, ToolUse
+from paceline.path.job import Job
+from paceline.predict.budget import Budget
+from paceline.predict.ledger import Ledger
+from paceline.speculation.scopes import circle_of
+
+__all__ = ["Chance", "Speculator", "Tools"]
+
+_NS: Final = 1_000_000_000
+_SPECULATIVE: Final = Priority.SPECULATIVE
+_MOST_PAID: Final = 1_000
+_SPECULATED: Final = Source.SPECULATED
+
+
+class Tools(Protocol):
+    """The tools of a session, as far as they may be run ahead."""
+
+    def definitions(self) -> tuple[ToolDefinition, ...]:
+        """All that the model may use; the same object until they change."""
+        ...
+
+    def ahead(self, use: ToolUse) -> Preparation | None:
+        """The use, checked, if it may be run before the model asks for it; None else. Raises
+        nothing: what the tool would not take is None too."""
+        ...
+
+    def kept_s(self, preparation: Preparation) -> float:
+        """For how many seconds a result of it is served; infinite where nobody says."""
+        ...
+
+    def public(self) -> Collection[str]:
+        """The names of those that are the same for everybody, and whose arguments are no secret."""
+        ...
+
+    def effects(self) -> Mapping[str, EffectKind]:
+        """What they declare to do to the world, by name."""
+        ...
+
+    def call(
+        self,
+        preparation: Preparation,
+        context: ExecutionContext,
+        *,
+        priority: Priority,
+        timeout_s: float | None,
+    ) -> tuple[Call, Job]:
+        """What is run for it."""
+        ...
+
+
+class Chance(NamedTuple):
+    """What is thought of a call that may come: the probability that it does, how many seconds it
+    takes, and in how many somebody may ask for it."""
+
+    probability: float
+    takes_s: float
+    lead_s: float
+
+
+def _whose(caller: Caller) -> str:
+    """Who pays for launches in vain: the user, else the session."""
+    return circle_of(caller, "user")
+
+
+@final
+class Speculator:
+    """Launches calls as far as they are worth it and the budget allows, and learns what they were
+    worth. It is told of every outcome of the call path, by `observe`."""
+
+    def __init__(
+        self,
+        *,
+        run: Callable[[Call, Job], Awaitable[Outcome]],
+        ledger: Ledger,
+        budget: Budget,
+        clock: Clock,
+        launches: bool = True,
+        at_once: int = 3,
+        outside: bool = False,
+    ) -> None:
+        """`run` is the call path. If it does not launch, all else is as if it did. What reaches `outside`
+        is launched only if allowed. At most `at_once` launches of one session run at a time."""
+        self._run = run
+        self._ledger = ledger
+        self._budget = budget
+        self._clock = clock
+        self._launches = launches
+        self._at_once = at_once
+        self._outside = outside
+        self._of_session: dict[str, dict[str, asyncio.Task[Outcome]]] = {}
+        """Launches that run, by session and by their own id."""
+        self._paid: dict[str, float] = {}
+        """What an answer of a model cost last, by its name."""
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Launches that run."""
+        return sum(map(len, self._of_session.values()))
+
+    def objection(self, call: Call, chance: Chance) -> str:
+        """Why a call is not worth being launched, in words; nothing if it is."""
+        if call.plan.outside and not self._outside:
+            return "it tells others what is asked"
+        return self._ledger.objection(
+            call.name,
+            chance.probability,
+            takes_s=chance.takes_s,
+            lead_s=chance.lead_s,
+            usd=self._costs(call),
+        )
+
+    def launch(self, call: Call, job: Job, chance: Chance) -> str:
+        """Starts a call of `Priority.SPECULATIVE` that there is no objection to, and returns at once;
+        or says why it does not."""
+        session = call.caller.session or ""
+        if self._closed or not self._launches:
+            return "nothing is run ahead"
+        if len(self._of_session.get(session, ())) >= self._at_once:
+            return "enough is run ahead"
+        usd, takes_s = self._costs(call), chance.takes_s
+        if refusal := self._budget.may(call.name, session, takes_s, usd, whose=_whose(call.caller)):
+            return refusal
+        id_ = call.id + SPECULATED  # as the path calls it
+        self._budget.launched(id_, call.name, session, takes_s, usd, whose=_whose(call.caller))
+        self._ledger.launched(id_, call.name, self._clock.monotonic_ns(), takes_s, usd)
+        task = asyncio.create_task(self._carry_out(call, job))
+        self._of_session.setdefault(session, {})[id_] = task
+        began_ns = self._clock.monotonic_ns()
+        task.add_done_callback(lambda _: self._over(id_, call, task, began_ns))
+        return ""
+
+    def leave(self, session: str) -> None:
+        """The session is over: what runs for it alone is stopped."""
+        for task in self._of_session.get(session, {}).values():
+            task.cancel()
+
+    def proposed(self, tool: str) -> None:
+        """A call that changes nothing was proposed, launched or not."""
+        self._ledger.proposed(tool)
+
+    def real(self, tool: str, caller: Caller, *, foreseen: bool) -> None:
+        """A session made a call that changes nothing; `foreseen` if it was proposed as one that may
+        be launched."""
+        self._ledger.real(tool, foreseen=foreseen)
+        self._budget.real(_whose(caller))
+
+    def _costs(self, call: Call) -> float:
+        """What it is likely to cost, in US dollars: its price, or what it cost last."""
+        return call.plan.cost_usd or self._paid.get(call.name, 0.0)
+
+    def observe(self, call: Call, outcome: Outcome) -> None:
+        """Something was asked for, and this came of it."""
+        if call.priority is _SPECULATIVE:
+            return
+        if outcome.cost_usd and call.kind is Kind.MODEL:
+            if call.name not in self._paid and len(self._paid) >= _MOST_PAID:
+                self._paid.clear()
+            self._paid[call.name] = outcome.cost_usd
+        if call.kind is Kind.MODEL and call.plan.cacheable and call.caller.session is not None:
+            self._budget.real(_whose(call.caller))
+        if outcome.source is _SPECULATED:
+            self._ledger.used(outcome.link, outcome.saved_ns / _NS)
+            self._budget.used(outcome.link)
+
+    async def close(self) -> None:
+        """Stops what runs; nothing is launched any more."""
+        self._closed = True
+        running = [task for tasks in self._of_session.values() for task in tasks.values()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _carry_out(self, call: Call, job: Job) -> Outcome:
+        return await self._run(call, job)
+
+    def _over(self, id_: str, call: Call, task: asyncio.Task[Outcome], began_ns: int) -> None:
+        """Told by the task itself, which may have been cancelled before it began."""
+        session = call.caller.session or ""
+        tasks = self._of_session[session]
+        del tasks[id_]
+        if not tasks:
+            del self._of_session[session]
+        took_ns, usd = self._clock.monotonic_ns() - began_ns, call.plan.cost_usd
+        if task.cancelled():
+            self._ledger.cancelled(id_)
+        else:
+            outcome = task.result()
+            took_ns = outcome.execute_ns
+            usd = usd if outcome.cost_usd is None else outcome.cost_usd
+            if not outcome.attempts:  # it was there already, or there was no place for it
+                self._ledger.withdrawn(id_)
+                self._budget.used(id_)
+            elif isinstance(outcome.error, CallCancelledError):
+                self._ledger.cancelled(id_)
+            elif outcome.error is not None:
+                self._ledger.gone(id_)
+        self._budget.took(id_, took_ns / _NS, usd)
