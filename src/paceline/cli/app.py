@@ -10,7 +10,12 @@ from typing import Annotated, Any, Final, Literal, TextIO, final
 import typer
 from typer.core import TyperCommand
 
-from paceline.cli import cache_commands, figures_commands, instances_commands
+from paceline.cli import (
+    cache_commands,
+    figures_commands,
+    instances_commands,
+    predict_commands,
+)
 from paceline.cli.chat import commands as chat_commands
 from paceline.cli.options import AgentDirs, AsJson, Timeout, end, is_time, place_of, seconds
 from paceline.cli.output import FAILED, INTERRUPTED, TERMINATED, exit_code, line, note, problem
@@ -127,6 +132,7 @@ def build(*, drawn: bool) -> typer.Typer:
     app.add_typer(host)
     app.add_typer(cache_commands.build(drawn=drawn))
     app.add_typer(instances_commands.build(drawn=drawn))
+    app.add_typer(predict_commands.build(drawn=drawn))
     figures_commands.add(app, drawn=drawn)
     return app
 

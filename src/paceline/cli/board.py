@@ -123,13 +123,16 @@ class _Slot:
         self.cost_usd = 0.0
         self.fresh = Sketch()
 
-    def add(self, call: Record, ending: Ending) -> None:
-        self.calls += 1
-        self.busy_ns += max(0, call.execute_ns)
+    def spend(self, call: Record) -> None:
         spent = spent_on(call, call.price_usd)
         self.tokens_in += spent.tokens.input
         self.tokens_out += spent.tokens.output
         self.cost_usd += spent.cost_usd or 0.0
+
+    def add(self, call: Record, ending: Ending) -> None:
+        self.calls += 1
+        self.busy_ns += max(0, call.execute_ns)
+        self.spend(call)
         if ending is Ending.CANCELLED:
             return
         self.answered += 1
@@ -182,6 +185,12 @@ class _Agent:
         self._p95 = None
         if self._whole is not None:
             self._whole.add(call, ending)
+
+    def spend(self, call: Record, slot: int) -> None:
+        """Counts what a call used, and not the call."""
+        self.slots.setdefault(slot, _Slot()).spend(call)
+        if self._whole is not None:
+            self._whole.spend(call)
 
     def tick(self, fine: int) -> None:
         """Counts a call in this slot of the last minute."""
@@ -247,6 +256,10 @@ class Board:
             agent = self._agents.get(call.name)
             if agent is None:
                 agent = self._agents[call.name] = _Agent(call.name)
+            if call.speculated:  # nobody's call, but somebody's money
+                for each in (agent, self._all):
+                    each.spend(call, slot)
+                continue
             ran = call.attempts > 0 or call.source.cached
             ending = ending_of(call.category, ran=ran)
             for each in (agent, self._all):

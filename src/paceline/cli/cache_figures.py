@@ -45,8 +45,9 @@ class Reuse:
         self._waited_ns = 0
 
     def __call__(self, facts: Facts) -> None:
-        """Counts one call; failed ones could not have been saved, and are left out."""
-        if facts.category is not None:
+        """Counts one call; failed ones could not have been saved, and are left out, and so is
+        what nobody asked for."""
+        if facts.category is not None or facts.speculated:
             return
         self._sources[facts.name, facts.source] += 1
         self._waited_ns += facts.total_ns

@@ -53,13 +53,7 @@ async def _served(place: Place, dirs: Sequence[Path] | None, token: Secret) -> i
     settings = place.settings()
     access = Access.of(settings.discord)
     redactor = Redactor([token, *environment_secrets(place.environ)])
-    runtime = Runtime(
-        settings,
-        agents=place.agent_dirs(settings, dirs),
-        home=place.home.path,
-        config=place.config,
-        environ=place.environ,
-    )
+    runtime = place.runtime(settings, dirs)
     desk = Desk(
         runtime,
         settings.discord,

@@ -40,6 +40,7 @@ def examine_state(home: Home) -> Iterator[Finding]:
         ("result cache", home.cache, functools.partial(_database, opened=_cache)),
         ("history", home.history, functools.partial(_database, opened=open_to_read)),
         ("instances", home.roster, functools.partial(_database, opened=_roster)),
+        ("predictions", home.predictions, _predictions),
         ("generations", home.generations, _generations),
         ("audit log", home.audit, _audit),
     )
@@ -108,6 +109,13 @@ def _database(path: Path, opened: Callable[[Path], sqlite3.Connection]) -> str:
                     next_step=f"Move {path} away; a new one is made.",
                 )
     return f"{path} ({size / 1024:,.0f} KiB)"
+
+
+def _predictions(path: Path) -> str:
+    from paceline.speculation.kept import peek  # noqa: PLC0415 (as above)
+
+    learnt = peek(path)
+    return f"{path} ({0 if learnt is None else learnt.size / 1024:,.0f} KiB)"
 
 
 def _generations(path: Path) -> str:

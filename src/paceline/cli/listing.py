@@ -74,14 +74,7 @@ def _signal(place: Place) -> None:
 async def _loaded(place: Place, dirs: Sequence[Path] | None) -> Runtime:
     """A runtime that has loaded its agents, closed again: its registry stays readable."""
     settings = place.settings({"agents": {"watch": False}})
-    runtime = Runtime(
-        settings,
-        agents=place.agent_dirs(settings, dirs),
-        home=place.home.path,
-        persist=False,
-        config=place.config,
-        environ=place.environ,
-    )
+    runtime = place.runtime(settings, dirs, persist=False)
     async with runtime:
         return runtime
 

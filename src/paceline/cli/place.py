@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from paceline.config import Given, given, load
 from paceline.errors import ConfigError
 from paceline.home import Home
 from paceline.settings import AgentSettings, Settings
+
+if TYPE_CHECKING:
+    from paceline.runtime import Runtime
 
 __all__ = ["Place"]
 
@@ -46,6 +49,22 @@ class Place:
     def given(self) -> dict[str, Given]:
         """The settings that are not left at their defaults. Raises ConfigError."""
         return given(file=self.config, environ=self.environ)
+
+    def runtime(
+        self, settings: Settings, dirs: Sequence[Path] | None, *, persist: bool = True
+    ) -> "Runtime":
+        """A runtime with the agents of these directories, else of the settings, not open yet. Raises
+        ConfigError for a directory that is none."""
+        from paceline.runtime import Runtime  # noqa: PLC0415 (many commands need none)
+
+        return Runtime(
+            settings,
+            agents=self.agent_dirs(settings, dirs),
+            home=self.home.path,
+            persist=persist,
+            config=self.config,
+            environ=self.environ,
+        )
 
     def agent_dirs(self, settings: Settings, chosen: Sequence[Path] | None) -> list[Path]:
         """The directories of agent modules. Raises ConfigError for one that was chosen, here or in

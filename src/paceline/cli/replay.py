@@ -31,6 +31,10 @@ def note_call(collector: MetricsCollector, facts: Facts, end_ns: int) -> None:
     """Puts a recorded call into a collector; `end_ns` is the moment of its end by the collector's
     clock that never goes back."""
     series = collector.series(facts.name, facts.kind)
+    if facts.speculated:  # nobody's call, but somebody's money
+        if (spent := _usage(facts)) is not None:
+            series.spend(end_ns, spent)
+        return
     ran = facts.attempts > 0 or facts.source.cached
     trouble = facts.category or facts.instead_of
     cell = series.cell(facts.source, trouble, ending_of(facts.category, ran=ran))

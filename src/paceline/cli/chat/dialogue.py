@@ -1,6 +1,7 @@
 """A session and a person: messages, questions in between, and Ctrl-C."""
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from typing import Final, final
 
@@ -11,15 +12,19 @@ from paceline.engine.session import Session
 from paceline.engine.states import AgentState, ConversationTurn
 from paceline.errors import CallCancelledError, PacelineError
 
-__all__ = ["Dialogue"]
+__all__ = ["COMMANDS", "Dialogue"]
 
 _MOST_EVENTS: Final = 100_000
 _EVERY_S: Final = 0.25
 """So often a display is told that time passes: seconds are shown soon after they begin."""
+COMMANDS: Final = ("/exit", "/help", "/quit")
+"""What is no message when it is typed."""
 _HELP: Final = (
     "What you type is a message, but for exit and quit, which end the chat, and /help. Ctrl-C cancels an"
     " answer, or clears the line; Ctrl-D on an empty line ends the chat. Pasted lines are one message."
 )
+_COMMAND: Final = re.compile(r"/[a-z]+(?!\S)")
+_UNKNOWN: Final = "no command {}; /help says what there is. A space before it makes it a message."
 _END: Final = frozenset({"exit", "quit", "/exit", "/quit"})
 _YES: Final = frozenset({"y", "yes"})
 _NO: Final = frozenset({"", "n", "no"})
@@ -41,9 +46,11 @@ class Dialogue:
         typed: Typed | None,
         yes: bool = False,
         timeout_s: float | None = None,
+        advice: str = "",
     ) -> None:
         """`typed` is where a person answers; None if nobody is there. With `yes` every tool may run.
-        `timeout_s`, in seconds, is the limit of a turn."""
+        `timeout_s`, in seconds, is the limit of a turn. `advice` is what else /help says."""
+        self._advice = advice
         self._session = session
         self._display = display
         self._typed = typed
@@ -61,13 +68,18 @@ class Dialogue:
 
     def interrupt(self) -> bool:
         """What Ctrl-C does: the turn that runs is cancelled, or the line that is typed is cleared; a
-        second time it is all over. False if nothing was left to do."""
+        second time, on an empty line, it is all over. False if nothing was left to do."""
         if self._running and not self._interrupted:
             self._interrupted = True
             self._session.cancel()
             self._display.cancelling()
             return True
-        if not self._running and not self._warned and self._typed and self._reading:
+        if (
+            not self._running
+            and self._reading
+            and self._typed
+            and (self._typed.begun or not self._warned)
+        ):
             self._warned = True
             self._typed.forget()
             self._reading.cancel()
@@ -84,11 +96,14 @@ class Dialogue:
         while not self.over:
             self._display.prompt()
             text = await self._line()
+            command = None if text is None else _COMMAND.match(text)
             text = None if text is None else text.strip()
             if text is None or text in _END:
                 return
             if text == "/help":
-                self._display.note(_HELP)
+                self._display.note(_HELP + self._advice)
+            elif command is not None:
+                self._display.note(_UNKNOWN.format(command[0]))
             elif text:
                 await self.turn(text)
 

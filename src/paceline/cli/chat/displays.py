@@ -1,5 +1,6 @@
 """Where a chat is shown: on a terminal, as text in a pipe, or as JSON for a program."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol, TextIO, final
 
 import msgspec
@@ -35,7 +36,7 @@ from paceline.engine.events import (
 from paceline.engine.states import AgentState, TurnStatus
 from paceline.errors import PacelineError
 
-__all__ = ["Display", "Json", "Plain", "Terminal", "signs_for"]
+__all__ = ["Above", "Display", "Json", "Plain", "Terminal", "signs_for"]
 
 _PROMPT: Final = "> "
 _AGREE: Final = "  Agree? [y/N, or say why not] "
@@ -90,6 +91,23 @@ class Display(Protocol):
         ...
 
 
+class Above(Protocol):
+    """Lines that are edited at the bottom of what is shown, as `paceline.cli.chat.editor` has them."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether one is waited for right now."""
+        ...
+
+    def prepare(self, prompt: str, /, *, message: bool) -> None:
+        """What is asked next, and whether a message is."""
+        ...
+
+    def lifted(self) -> AbstractContextManager[bool]:
+        """Takes it off the screen, and puts it back; whether there was anything."""
+        ...
+
+
 @final
 class Terminal:
     """Text as it comes, and below it, while a turn runs, one line that says what goes on.
@@ -102,7 +120,8 @@ class Terminal:
         self._out = out
         self._clock = clock
         self._colours = colours
-        self._moves = moves
+        self.moves = moves
+        """Whether its cursor can be moved."""
         self._signs = signs_for(out)
         self._status = Status()
         self._column = self._before = 0  # now, and when all was written the last time
@@ -112,7 +131,13 @@ class Terminal:
         self._row = 0
         self._answer: tuple[int, int] | None = None
         self._troubles: list[Line] = []
+        self._edited: Above | None = None
+        self._held: str = ""
         self._anew = True  # what comes of an answer is its beginning
+
+    def edited_by(self, editor: Above) -> None:
+        """Has what is typed shown by it, with the prompts."""
+        self._edited = editor
 
     def event(self, event: Event) -> None:
         """As promised. An answer that does not count is taken back if it is still on the screen, with
@@ -146,11 +171,11 @@ class Terminal:
 
     def prompt(self) -> None:
         """On a line of its own."""
-        self._write(self._lines([]) + self._text(_PROMPT))
+        self._wait(_PROMPT, message=True)
 
     def ask(self, question: ApprovalNeeded | QuestionAsked) -> None:
         """As promised; what is asked was shown as an event."""
-        self._write(self._lines([]) + self._text(_asks(question)))
+        self._wait(_asks(question), message=False)
 
     def unseen(self, text: str) -> None:
         """As if the terminal had shown it."""
@@ -162,6 +187,11 @@ class Terminal:
 
     def aside(self, text: str) -> None:
         """What agents print, which goes on where the last of it ended."""
+        text = self._held + text
+        self._held = ""
+        if self._edited is not None and self._edited.asks:  # there is room for whole lines
+            whole = text.rfind("\n") + 1
+            text, self._held = text[:whole], text[whole:]
         begin = "" if self._printing else self._lines([])
         text = begin + self._text(text)
         self._printing = True
@@ -174,17 +204,26 @@ class Terminal:
 
     def refresh(self) -> None:
         """The seconds, if there are more."""
-        if self._moves and self._state() != self._drawn:
+        if self.moves and self._state() != self._drawn:
             self._write("")
 
     def close(self) -> None:
         """Leaves the cursor on a line of its own, with nothing below."""
         self._status = Status()
+        if self._held:
+            self.aside("")
         self._write(self._lines([]))
+
+    def _wait(self, prompt: str, *, message: bool) -> None:
+        if self._edited is None:
+            self._write(self._lines([]) + self._text(prompt))
+        else:
+            self._write(self._lines([]))
+            self._edited.prepare(prompt, message=message)
 
     def _up(self) -> int | None:
         """How many rows up the answer began; None where it cannot be taken back."""
-        if self._answer is None or not self._moves:
+        if self._answer is None or not self.moves:
             return None
         width, height = size_of(self._out)
         up = self._row - self._answer[0]
@@ -193,7 +232,13 @@ class Terminal:
     def _write(self, text: str, *, goes_on: bool = False) -> None:
         if text and not goes_on:
             self._answer = None
-        if self._moves:
+        with nullcontext(False) if self._edited is None else self._edited.lifted() as lifted:
+            if lifted and self._column:
+                text += self._text("\n")
+            self._put(text)
+
+    def _put(self, text: str) -> None:
+        if self.moves:
             # At the beginning of a line there may be the ^C that the terminal shows.
             text = ("" if self._before else "\r") + _ERASE_BELOW + text + self._below()
             self._before = self._column
@@ -215,11 +260,13 @@ class Terminal:
     def _styled(self, line: Line) -> str:
         text = self._text(f"{line.text}\n")
         style = _STYLES.get(line.style, "")
-        if not self._moves or not style or (line.style == "bad" and not self._colours):
+        if not self.moves or not style or (line.style == "bad" and not self._colours):
             return text
         return f"{style}{text[:-1]}{_PLAIN}\n"
 
     def _state(self) -> str:
+        if self._edited is not None and self._edited.asks:  # it is its place
+            return ""
         return self._status.line(self._clock.monotonic_ns())
 
     def _below(self) -> str:

@@ -1,7 +1,7 @@
 """Lines that a person types, waited for without a thread.
 
-The terminal edits the line itself. All that is ever changed about it is whether it shows what is
-typed.
+The terminal edits the line itself, unless there is an editor. All that is changed about the terminal
+here is whether it shows what is typed.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol, Self, final
 
-__all__ = ["Keyboard", "Typed"]
+__all__ = ["Edits", "Keyboard", "Typed"]
 
 _MOST: Final = 65_536
 _LOCAL: Final = 3
@@ -32,6 +32,36 @@ class Typed(Protocol):
         """Takes no account of what was typed before now."""
         ...
 
+    @property
+    def begun(self) -> bool:
+        """Whether something is known to stand on the line that is waited for."""
+        ...
+
+
+class Edits(Protocol):
+    """An editor of lines, as `paceline.cli.chat.editor` has it."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether something stands on the line that is waited for."""
+        ...
+
+    async def edited(self, begun: str, /) -> str | None:
+        """What is typed, from what was begun before; None at the end of input."""
+        ...
+
+    def shown(self, text: str | None, /) -> str:
+        """What is to stand on the screen of a line that was typed, or of the end of input."""
+        ...
+
+    def remember(self, text: str, /) -> None:
+        """Keeps what was typed."""
+        ...
+
+    def ahead(self) -> str:
+        """What was read behind the end of a line."""
+        ...
+
 
 @final
 class Keyboard:
@@ -41,8 +71,11 @@ class Keyboard:
     then, as it would mix with what is written meanwhile. Left, the terminal is as it was.
     """
 
-    def __init__(self, terminal: int) -> None:
+    def __init__(self, terminal: int, editor: Edits | None = None) -> None:
+        """`editor` has the lines that are waited for edited."""
         self._terminal = terminal
+        self._editor = editor
+        self._one = asyncio.Lock()
         self._ended = False
         self._ahead: deque[str] = deque()
         self._open = False
@@ -60,22 +93,49 @@ class Keyboard:
         self._open = False
         self._show()
 
+    @property
+    def begun(self) -> bool:
+        """As promised; of a line that the terminal edits nothing is known."""
+        return self._editor is not None and self._editor.begun
+
     async def line(self, unseen: Callable[[str], object], /) -> str | None:
         """Lines that come at once, as pasted ones do, are one. Cancelled, it waits no more and
-        leaves what is typed to the next."""
-        self._show()
-        try:
-            if self._ahead:
-                text = self._ahead.popleft()
-                unseen(text)
-            else:
-                begun, self._begun = self._begun, ""
-                if begun:
-                    unseen(begun)
-                text = begun + await self._read()
-        finally:
-            self._hide()
+        leaves what is typed to the next; not what stands in an editor."""
+        async with self._one:  # who was cancelled may still be giving the terminal back
+            self._show()
+            try:
+                text = await self._line(unseen)
+            finally:
+                self._hide()
+        return text
+
+    async def _line(self, unseen: Callable[[str], object]) -> str | None:
+        if self._editor is not None:
+            return await self._edited(self._editor, unseen)
+        if self._ahead:
+            text = self._ahead.popleft()
+            unseen(text)
+            return text.removesuffix("\n")
+        begun, self._begun = self._begun, ""
+        if begun:
+            unseen(begun)
+        text = begun + await self._read()
         return text.removesuffix("\n") if text else None
+
+    async def _edited(self, editor: Edits, unseen: Callable[[str], object]) -> str | None:
+        text = None
+        if self._ahead:
+            text = self._ahead.popleft().removesuffix("\n")
+        elif not self._ended:
+            begun, self._begun = self._begun, ""
+            try:
+                text = await editor.edited(begun)
+            finally:
+                self._gather(editor.ahead())
+        unseen(editor.shown(text))
+        if text is not None:
+            editor.remember(text)
+        return text
 
     def forget(self) -> None:
         """As promised; a terminal that is gone holds nothing."""
@@ -119,6 +179,10 @@ class Keyboard:
             modes[_LOCAL] &= ~termios.ECHO
             termios.tcsetattr(self._terminal, termios.TCSANOW, modes)
             self._silenced = True
+            if self._editor is not None:
+                # What came between its end and now is no line yet.
+                while not self._ended and self._more() and (some := self._bytes()):
+                    self._gather(some.decode(errors="replace"))
             asyncio.get_running_loop().add_reader(self._terminal, self._take_in)
 
     def _show(self) -> None:
@@ -147,6 +211,12 @@ class Keyboard:
         text, self._begun = self._begun + typed.decode(errors="replace"), ""
         if text:
             self._ahead.append(text if text.endswith("\n") else f"{text}\n")
+
+    def _gather(self, text: str) -> None:
+        """Takes in text that may end within a line."""
+        lines, end, self._begun = (self._begun + text).rpartition("\n")
+        if end:
+            self._ahead.append(lines + end)
 
     def _is_ours(self) -> bool:
         """Whether we are not in the background, where changing the terminal would stop us."""

@@ -45,6 +45,8 @@ def show(place: Place, what: What, options: "Options") -> int:
         columns = _COLUMNS[what]
         cells = [[_cell(row[column]) for column in columns] for row in rows]
         table(columns, cells, empty=_EMPTY[what], whole=columns[:-1])
+        if what == "sessions":
+            note(f"note: those of {user_of(options.user)}; --user NAME lists another's")
     for notice in notices:
         note(f"note: {notice}")
     return OK
@@ -100,7 +102,8 @@ def _tool(tool: ToolSpec | AgentSpec) -> Row:
 
 
 def _effect(effect: Effect) -> str:
-    return effect.kind + (f" {', '.join(effect.tags)}" if effect.tags else "")
+    kind = f"idempotent {effect.kind}" if effect.idempotent else effect.kind
+    return kind + (f" {', '.join(effect.tags)}" if effect.tags else "")
 
 
 def _cell(value: object) -> str:

