@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
+# Tests start hundreds of processes, each of which would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
-.PHONY: help demo test format lint types unit wheel bench lock clean
+.PHONY: help demo test format lint types mypy basedpyright unit wheel bench lock clean
 
 help:  ## what this file can do
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -13,7 +16,8 @@ help:  ## what this file can do
 demo: $(VENV)/.run  ## see what Paceline does, on a real workload on this machine
 	@$(BIN)/python -m examples.demo
 
-test: $(VENV)/.dev lint types unit wheel  ## everything CI checks: format, lint, types, tests, wheel
+test: $(VENV)/.dev lint types  ## everything CI checks: format, lint, types, tests, wheel
+	@$(MAKE) --no-print-directory -j 2 unit wheel
 
 # The interpreter is checked before anything is downloaded: an old one fails here, in words.
 $(BIN)/python:
@@ -43,8 +47,13 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/.dev
+types: $(VENV)/.dev  # neither of the two uses more than one processor
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target mypy basedpyright
+
+mypy: $(VENV)/.dev
 	$(BIN)/mypy
+
+basedpyright: $(VENV)/.dev
 	$(BIN)/basedpyright
 
 unit: $(VENV)/.dev
@@ -61,7 +70,7 @@ lock: $(VENV)/.dev  ## renew the pinned versions and hashes from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --group build -o requirements/run.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra discord --extra embedded --extra mcp --extra models --extra otel --extra prometheus --extra redis \
+	  --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra chat --extra discord --extra embedded --extra mcp --extra models --extra otel --extra prometheus --extra redis \
 	  --group build --group dev \
 	  -c requirements/run.txt -o requirements/dev.txt
 

@@ -1,7 +1,7 @@
 """`make bench` and `paceline bench`: run benchmarks, print them, keep the figures in bench/results.
 
-A group that is run in full writes its file: `cache`, `metrics`, `balance` and `engine` a report of that
-name with verdicts, `runtime` the figures `latest.json`. Ratios are shown beside those of the figures
+A group that is run in full writes its file: `cache`, `metrics`, `balance`, `engine` and `predict` a
+report of that name with verdicts, `runtime` the figures `latest.json`. Ratios are shown beside those of the figures
 that were kept before.
 """
 
@@ -13,7 +13,15 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from bench import balance_report, difference, engine_report, metrics_report, report, verdicts
+from bench import (
+    balance_report,
+    difference,
+    engine_report,
+    metrics_report,
+    predict_report,
+    report,
+    verdicts,
+)
 from bench.peers import ROOT
 from bench.verdicts import Results, Section
 from paceline.cli.output import FAILED, INTERRUPTED, OK, TERMINATED, line, note, problem, table
@@ -49,6 +57,10 @@ BENCHMARKS: Final = {
     "picks": Benchmark("picks", "choosing an instance, beside a peer", _OWN),
     "resilience": Benchmark("resilience", "what keeping a call alive adds to it", _LEAST),
     "steps": Benchmark("engine", "the engine beside asyncio and its peers", _OWN),
+    "predict": Benchmark("predict", "predictions on recorded sessions, and what one costs", None),
+    "speculation": Benchmark(
+        "speculation", "recorded sessions played with prediction and without", {"sessions": 5}
+    ),
     "registry": Benchmark("registry", "looking up and loading agents", {}),
     "import_cost": Benchmark("import_cost", "importing the package", {"rounds": 3}),
 }
@@ -60,6 +72,7 @@ GROUPS: Final = {
     "metrics": ("metrics",),
     "balance": ("policies", "picks", "resilience"),
     "engine": ("steps",),
+    "predict": ("predict", "speculation"),
     "runtime": ("call_path", "tiers", "metrics", "registry", "import_cost"),
 }  # fmt: skip
 REPORTS: Final = {
@@ -67,6 +80,7 @@ REPORTS: Final = {
     "metrics": metrics_report,
     "balance": balance_report,
     "engine": engine_report,
+    "predict": predict_report,
 }
 LATEST: Final = report.REPORT.with_name("latest.json")
 

@@ -34,20 +34,22 @@ _PATIENCE_S: Final = 60
 
 class Effort(msgspec.Struct, frozen=True, kw_only=True):
     """How often what is measured: rounds, in each so many short runs and long ones; how often tools
-    run at once, and 1,000 runs are started; and how many runs the memory is taken of."""
+    run at once; how often so many runs are started at once, told as for 1,000; and how many runs the
+    memory is taken of."""
 
     rounds: int
     short: int
     long: int
     fans: int
     starts: int
+    started: int
     traced: int
 
 
 EFFORTS: Final = {
-    "many": Effort(rounds=15, short=20, long=2, fans=15, starts=5, traced=1_000),
-    "some": Effort(rounds=2, short=4, long=1, fans=5, starts=1, traced=50),
-    "few": Effort(rounds=1, short=2, long=1, fans=2, starts=1, traced=100),
+    "many": Effort(rounds=15, short=20, long=2, fans=15, starts=5, started=1_000, traced=1_000),
+    "some": Effort(rounds=2, short=4, long=1, fans=5, starts=2, started=100, traced=50),
+    "few": Effort(rounds=1, short=2, long=1, fans=2, starts=1, started=1_000, traced=100),
 }
 
 
@@ -96,7 +98,9 @@ def _figures(loop: asyncio.AbstractEventLoop, make: Make, effort: Effort) -> Fig
         short=cpu["short"],
         long=cpu["long"],
         fan=_beside(loop, _over(bare(fan)), _over(make(fan)), effort.fans),
-        start=_beside(loop, _started(bare), _started(make), effort.starts),
+        start=_beside(
+            loop, _started(bare, effort.started), _started(make, effort.started), effort.starts
+        ),
         traced=traced,
         traced_limit=traced_limit,
     )
@@ -191,20 +195,20 @@ class _Doorway:
         return await self.door.tool(n)
 
 
-def _started(make: Make) -> _Took:
-    """From the first of 1,000 runs until all wait in a tool."""
+def _started(make: Make, runs: int = _STARTED) -> _Took:
+    """From the first of so many runs until all wait in a tool, as if they had been 1,000."""
     doorway = _Doorway()
     run = make(Task(1, 1, doorway.tool))
 
     async def timed() -> float:
-        door = doorway.door = _Door(_STARTED)
+        door = doorway.door = _Door(runs)
         began_ns = process_time_ns()
-        runs = [asyncio.ensure_future(checked(run)) for _ in range(_STARTED)]
+        started = [asyncio.ensure_future(checked(run)) for _ in range(runs)]
         await door.full()
         took_ns = process_time_ns() - began_ns
         door.open()
-        await asyncio.gather(*runs)
-        return took_ns
+        await asyncio.gather(*started)
+        return took_ns * (_STARTED / runs)
 
     return timed
 

@@ -40,7 +40,8 @@ _OWN_WAKES: Final = 2
 
 def durable(rounds: int) -> Timed:
     """Wall time of a step in a run that is kept on disk, beside one commit of bare SQLite as it is
-    set up there. A step is an answer, and a tool that may not run twice."""
+    set up there. A step is an answer, and a tool that may not run twice; the last entries of a run are
+    waited for too, as a turn does not end before they are there."""
     with tempfile.TemporaryDirectory() as home, asyncio.Runner() as runner:
         path = Path(home)
         return runner.run(_durable(path, rounds))

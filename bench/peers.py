@@ -56,6 +56,7 @@ def peer_python(kind: str = "cache") -> Path:
             "--quiet",
             "--disable-pip-version-check",
             "install",
+            "--no-compile",  # what is imported compiles itself, and most of it never is
         ]
         subprocess.run([*pip, "--require-hashes", "-r", _OURS], check=True)
         subprocess.run([*pip, "--no-deps", "--no-build-isolation", "-e", ROOT], check=True)

@@ -1,6 +1,7 @@
 """No test waits in real time: what takes time runs on `paceline.testing.virtual_time`."""
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ import hypothesis
 import pytest
 
 from paceline.testing.virtual_time import VirtualTimeLoop
+
+# What is collected stays until the end: looking through it again and again for garbage is for nothing.
+gc.disable()
 
 TESTS = str(Path(__file__).parent)
 real_sleep = asyncio.sleep
@@ -24,6 +28,13 @@ hypothesis.settings.load_profile("any machine")
 
 # What a shell starts in the background ignores interrupts, and so would all that we start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Tests have a collector of garbage, which leaves alone what was there before them."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def sleep(delay: float, result: Any = None) -> Any:

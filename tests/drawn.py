@@ -2,9 +2,13 @@
 
 import re
 
+from rich.cells import cell_len
+
 __all__ = ["drawn"]
 
-_PIECE = re.compile(r"\x1b\[(\d*)([A-Za-z])|(.)", re.DOTALL)
+_PIECE = re.compile(r"\x1b\[(?:\?\d+[hl]|\d*(?:;\d+)*m|(\d*)([A-Za-z]))|(.)", re.DOTALL)
+_MOVES = {"A": (-1, 0), "C": (0, 1), "D": (0, -1)}
+"""Lines and columns; other codes are written by nobody."""
 
 
 def drawn(text: str, width: int = 80) -> list[str]:
@@ -12,29 +16,32 @@ def drawn(text: str, width: int = 80) -> list[str]:
     cells: dict[tuple[int, int], str] = {}
     line = column = 0
     for number, code, character in _PIECE.findall(text.replace("\r\n", "\n")):
-        if code == "J":
+        if code in ("J", "K"):
             cells = {
-                place: cell
-                for place, cell in cells.items()
-                if place[0] < line or (place[0] == line and place[1] < column)
+                place: cell for place, cell in cells.items() if _stays(place, (line, column), code)
             }
-        elif code == "A":
-            line = max(0, line - int(number or 1))
-        elif code == "C":
-            column = min(width - 1, column + int(number or 1))
         elif code:
-            assert code == "m", f"nobody writes {code!r}"
+            down, right = _MOVES[code]
+            line = max(0, line + down * int(number or 1))
+            column = max(0, min(width - 1, column + right * int(number or 1)))
         elif character == "\n":
             line, column = line + 1, 0
-        elif character == "\r":
-            column = 0
-        else:
-            if column == width:
+        elif character in ("\r", "\b"):
+            column = 0 if character == "\r" else max(0, column - 1)
+        elif character:
+            wide = cell_len(character)
+            if column + wide > width:
                 line, column = line + 1, 0
-            cells[line, column] = character
-            column += 1
+            for cell in range(wide):
+                cells[line, column + cell] = "" if cell else character
+            column += wide
     last = max((place[0] for place in cells), default=-1)
     return [
         "".join(cells.get((row, at), " ") for at in range(width)).rstrip()
         for row in range(last + 1)
     ]
+
+
+def _stays(place: tuple[int, int], cursor: tuple[int, int], code: str) -> bool:
+    """Whether what stands there is not erased."""
+    return place < cursor or (code == "K" and place[0] > cursor[0])

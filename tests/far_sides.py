@@ -173,7 +173,7 @@ async def a_model(request: web.Request) -> web.StreamResponse:
     answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     query = told["messages"][-1]["content"]
     if query == "refuse":
-        return refused(request, 400, "maximum context length exceeded")
+        return refused(request, 400, "no such option")
     if query == "fail":
         return refused(request, 500, "the far side failed")
     await answer.prepare(request)

@@ -1,6 +1,7 @@
 """What the house rules look at: texts by path, and the names that code uses."""
 
 import ast
+import functools
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -62,7 +63,13 @@ def _walk() -> Iterator[str]:
 def parsed(sources: Sources) -> Iterator[tuple[str, ast.Module]]:
     """The syntax trees of Python files."""
     for path, text in sources.items():
-        yield path, ast.parse(text, path)
+        yield path, _tree(path, text)
+
+
+@functools.cache
+def _tree(path: str, text: str) -> ast.Module:
+    """Rules only look at it, so all of them can have the same one."""
+    return ast.parse(text, path)
 
 
 def dotted_uses(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -14,6 +14,7 @@ from paceline import (
     ConversationTurn,
     Effect,
     ExecutionContext,
+    ExecutionPattern,
     ExecutionPriority,
     LoadBalancer,
     LoadBalancingStrategy,
@@ -24,6 +25,7 @@ from paceline import (
     PacelineError,
     PerformanceHints,
     PerformanceMetrics,
+    PerformancePredictor,
     Plan,
     Priority,
     ResourceLimits,
@@ -98,6 +100,7 @@ def plans(call: Call) -> Plan:
     assert_type(call.scope, Scope)
     assert_type(Scope.of(call.caller, ScopeLevel.USER), Scope)
     assert_type(file_reads("/a"), tuple[str, ...])
+    assert_type(Effect.write("a", idempotent=True).retryable, bool)
     return Plan(Effect.write(*file_writes("/a")), ttl_s=0)
 
 
@@ -237,7 +240,9 @@ async def sessions() -> None:
 
         assert_type(stock("x"), int)
         limits = ResourceLimits(max_steps=3)
-        async with runtime.session("s", model="embedded", user="ada", limits=limits) as session:
+        async with runtime.session(
+            "s", model="embedded", user="ada", limits=limits, compact="model"
+        ) as session:
             assert_type(session.state, AgentState)
             assert_type(session.context, AgentContext)
             assert_type(session.hints, PerformanceHints)
@@ -264,3 +269,14 @@ async def pipelines(pipeline: ToolPipeline) -> None:
         ToolUse("1", "stock", "{}"), ExecutionContext("s"), ExecutionPriority.HIGH, 5.0
     )
     assert_type(await pipeline.submit(request), ToolCall)
+
+
+def prediction() -> None:
+    predictor = PerformancePredictor(patterns=1_000)
+    session = predictor.session("ada", {"stock": {"type": "object"}})
+    assert_type(predictor.predict_execution_pattern(session), ExecutionPattern | None)
+    assert_type(predictor.update_predictions(), bool)
+    assert_type(predictor.save(), object)
+    for proposal in predictor.propose(session, 3):
+        assert_type(proposal.probability, float)
+        assert_type(predictor.explain(session, proposal), str)

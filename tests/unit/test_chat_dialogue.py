@@ -79,6 +79,7 @@ class Person:
     def __init__(self, *lines: str | None) -> None:
         self.lines = list(lines)
         self.forgotten = 0
+        self.begun = False
         self.waiting = 0
 
     async def line(self, _: Callable[[str], object]) -> str | None:
@@ -389,6 +390,44 @@ def test_words_that_end_it_are_not_sent(word: str) -> None:
         assert script.asked == []
         assert "note What you type is a message" in shown.said[2]
         assert shown.said.count(">") == 2
+
+    run(main())
+
+
+def test_a_command_that_there_is_not_is_no_message() -> None:
+    """A word behind a slash that is no command is not sent, and it is said how to send it; a path, and
+    what stands behind a space, are messages; /help says what it was told to say, too."""
+
+    async def main() -> None:
+        script, shown = Script(*[Says("Well.")] * 2), Shown()
+        person = Person("/hepl me", "/etc/passwd?", " /hepl", "/help", None)
+        await Dialogue(session(script), shown, typed=person, advice=" So.").talk()
+        assert [asked[-1].text for asked in script.asked] == ["/etc/passwd?", "/hepl"]
+        notes = [said for said in shown.said if said.startswith("note ")]
+        assert notes[0].startswith("note no command /hepl; /help says what there is.")
+        assert notes[1].startswith("note What you type is a message")
+        assert notes[1].endswith(" So.")
+        assert len(notes) == 2
+
+    run(main())
+
+
+def test_what_stands_on_the_line_is_cleared_before_it_all_ends() -> None:
+    """Ctrl-C ends the chat only on an empty line, however often it cleared one before."""
+
+    async def main() -> None:
+        shown, person = Shown(), Person()
+        dialogue = Dialogue(session(Script()), shown, typed=person)
+        talking = asyncio.create_task(dialogue.talk())
+        person.begun = True
+        for _ in range(3):
+            await asyncio.sleep(1)
+            assert dialogue.interrupt()
+        await asyncio.sleep(1)
+        assert not talking.done()
+        person.begun = False
+        assert dialogue.interrupt()
+        await talking
 
     run(main())
 

@@ -6,7 +6,7 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 import pytest
 
-from paceline.config import Given, given, load, shown_address
+from paceline.config import PRESETS, Given, given, load, shown_address
 from paceline.errors import ConfigError
 from paceline.redaction import Redactor
 from paceline.settings import Settings
@@ -66,17 +66,51 @@ def test_every_setting_can_come_from_each_source(
 
 def _another(section: str, key: str, default: Any) -> object:
     choices = {
+        "compact": "model",
         "mode": "off",
         "names": "sel",
         "otlp_names": "genai-main",
         "policy": "lru",
         "sandbox": "limits",
+        "share": "all",
     }
     if isinstance(default, bool):
         return not default
     if isinstance(default, (int, float)):
         return 0.5 if 0 < default < 1 else default + 1
     return choices.get(key, "elsewhere")
+
+
+@pytest.mark.parametrize("by", ["argument", "environment", "file"])
+def test_a_preset_has_other_defaults(by: str, tmp_path: Path) -> None:
+    """A preset chosen in any way has other defaults than those of prior art, which are ours, and
+    everything that is set counts more. (V-15, V-16)"""
+    file = tmp_path / "paceline.toml"
+    chat = "[chat]\nmax_execution_s = 50\n"
+    write(file, f'preset = "production"\n{chat}' if by == "file" else chat)
+    environ = {"PACELINE_CHAT_MAX_STEPS": "7"}
+    if by == "environment":
+        environ["PACELINE_PRESET"] = "production"
+    preset = "production" if by == "argument" else None
+    settings = load(file=file, environ=environ, preset=preset).chat
+    assert (settings.max_memory_mb, settings.max_concurrent_tools) == (2048, 8)
+    assert (settings.max_execution_s, settings.max_steps) == (50, 7)
+    assert settings.tool_timeout_s == 300
+
+
+def test_presets_are_chosen_by_name() -> None:
+    """Arguments choose before the environment, an unknown preset is refused with the names there are,
+    and who looks sees where a value is from. (V-15, V-16)"""
+    settings = load(preset="development", environ={"PACELINE_PRESET": "production"}).chat
+    assert (settings.max_memory_mb, settings.max_concurrent_tools) == (512, 2)
+    assert settings.max_execution_s == load().chat.max_execution_s == 300
+    with pytest.raises(ConfigError, match="no preset 'produktion'") as caught:
+        load(preset="produktion")
+    assert "production" in caught.value.next_step
+    found = given(preset="production")
+    assert found["chat.max_memory_mb"] == Given(2048, "the preset production")
+    for name in PRESETS:
+        load(preset=name)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +156,11 @@ def test_a_key_like_no_other_lists_all() -> None:
         ("hostexec", "memory_bytes", 1024**2),
         ("hostexec", "output_bytes", 1),
         ("hostexec", "processes", 1),
+        ("predict", "extra_calls", 1.5),
+        ("predict", "launches_per_minute", -1),
+        ("predict", "work_s_per_minute", float("inf")),
+        ("predict", "usd_a_day", float("nan")),
+        ("predict", "patterns", 0),
     ],
 )
 def test_a_wrong_value_says_where_it_is_from(
@@ -147,6 +186,7 @@ def test_a_wrong_value_says_where_it_is_from(
         ("cache.policy", ("auto", "gdsf", "lirs", "lru", "s3fifo", "w-tinylfu")),
         ("hostexec.mode", ("embedded", "service", "off")),
         ("hostexec.sandbox", ("auto", "bubblewrap", "landlock", "limits")),
+        ("predict.share", ("user", "tenant", "all")),
     ],
 )
 @pytest.mark.parametrize("value", ["of", "password=hunter22", 5, None])

@@ -14,6 +14,7 @@ from paceline.agents.declared import ATTRIBUTES
 from paceline.balance.fallback import fallbacks_of
 from paceline.config import load
 from paceline.hostexec.policy.decision import Policy
+from paceline.predict.readers import trajectories
 from paceline.settings import (
     BudgetSettings,
     FleetSettings,
@@ -48,14 +49,15 @@ def blocks(name: str, language: str) -> list[str]:
             "docs/cache.md",
             "docs/balance.md",
             "docs/sessions.md",
+            "docs/prediction.md",
             "docs/recipes.md",
         )
         for code in blocks(name, "python")
     ],
 )
 def test_every_example_runs(code: str, tmp_path: Path) -> None:
-    """Each Python example of the README, of docs/cache.md, docs/balance.md, docs/sessions.md and
-    docs/recipes.md runs as it stands, in an empty directory."""
+    """Each Python example of the README, of docs/cache.md, docs/balance.md, docs/sessions.md,
+    docs/prediction.md and docs/recipes.md runs as it stands, in an empty directory."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,
@@ -90,6 +92,13 @@ def test_the_examples_of_models_and_servers_load(code: str, tmp_path: Path) -> N
     file.write_text(code)
     found = load(file=file)
     assert found.models or found.mcp
+
+
+@pytest.mark.parametrize("line", blocks("docs/prediction.md", "json"))
+def test_the_example_of_a_recorded_session_is_read(line: str) -> None:
+    """The session in the documents is one that `paceline predict eval` reads. (S2-51)"""
+    (found,) = trajectories([line])
+    assert (found.scope, len(found.events)) == ("ada", 3)
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

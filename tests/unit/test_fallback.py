@@ -29,7 +29,7 @@ def test_trouble_of_the_service_falls_back_and_mistakes_do_not(category: Categor
     """What another could do better goes on to it; what is wrong with the request does not. (S0-81,
     V-31)"""
     error = AgentError("no", category=category)
-    mistake = category in {"cancelled", "invalid", "not_found", "policy", "sandbox"}
+    mistake = category in {"cancelled", "invalid", "not_found", "policy", "sandbox", "too_long"}
     assert falls_back(error, Effect.pure(), OTHER) is not mistake
     hidden = mistake or category is Category.AUTHENTICATION
     assert falls_back(error, Effect.pure(), TEXT) is not hidden
