@@ -135,8 +135,8 @@ def _promises(title: str, data: Any) -> Section:
     notes = [
         (
             "A step kept on disk is an answer and a tool that may not run twice: it begins when that, "
-            "and all that came before it, is in the journal; how it ended is written in the same "
-            "order while the session goes on. The commit is one of bare SQLite, set up as there."
+            "and all that came before it, is in the journal, and the session goes on when its end "
+            "is. The commit is one of bare SQLite, set up as there."
         ),
         (
             f"Of {eager.times} tools that started while the answer still came in, one in twenty took "
