@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from paceline.history.sessions import SessionReader
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.evaluation import Evaluation, Launching
 from paceline.predict.events import Event, Said, Trajectory
+from paceline.predict.ledger import Ledger
 from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor
 from paceline.speculation.kept import KeptPredictions, peek
@@ -411,6 +413,37 @@ def test_what_was_learnt_is_shown(place: Place, capsys: Capture) -> None:
     found = json.loads(shown(place, capsys, user="bob", as_json=True))
     assert [one["circle"] for one in found["circles"]] == ["user acme/bob"]
     assert found["bytes"] == place.home.predictions.stat().st_size
+
+
+def test_what_calls_ahead_were_worth_is_shown(place: Place, capsys: Capture) -> None:
+    """`show` tells of each tool how often it was launched, used and foreseen, what that saved and cost
+    in vain, and why it is on or off; one that is off would not be launched. (S2-40)"""
+    clock = VirtualClock()
+    ledger = Ledger(clock, rng=random.Random(1))
+    for number in range(4):
+        ledger.real("get_order", foreseen=number > 0)
+        ledger.launched(f"g{number}", "get_order", clock.monotonic_ns(), 2.0)
+        ledger.used(f"g{number}", 1.5)
+    for number in range(40):
+        ledger.launched(f"t{number}", "track_parcel", clock.monotonic_ns(), 2.0, 0.01)
+        ledger.gone(f"t{number}")
+    model = predictor(arguments=ArgumentModel)
+    for trajectory in orders(30, scope="user ada"):
+        live(model, trajectory)
+    kept(place).save(model.save(), ledger.save(), KNOWN)
+    text = shown(place, capsys)
+    rows = {row.split()[0]: row for row in text.splitlines() if row}
+    assert rows["get_order"].split()[1:4] == ["on", "4", "100%"]
+    assert "6.0 s" in rows["get_order"]
+    assert rows["track_parcel"].split()[1:4] == ["off", "40", "0%"]
+    assert "$0.40" in rows["track_parcel"]
+    assert "lost more than it saved" in rows["track_parcel"]
+    found = json.loads(shown(place, capsys, as_json=True))
+    assert found["tools"]["get_order"]["saved_s"] == 6.0
+    own(place, asked("s1a2b3"))
+    (best, *_) = json.loads(shown(place, capsys, session="s1a", as_json=True))["next"]
+    assert best["name"] == "track_parcel"
+    assert best["launched"].startswith("no: it lost more than it saved")
 
 
 def asked(number: str = "s1") -> Trajectory:

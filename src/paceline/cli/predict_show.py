@@ -1,10 +1,10 @@
 """`paceline predict show` and `forget`: what was learnt, and what would be called next."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,7 @@ from paceline.call import Effect, Plan
 from paceline.cli.cache import counted
 from paceline.cli.output import OK, json_line, line, note, table
 from paceline.cli.place import Place
+from paceline.cli.predict_figures import figures_of, show_figures
 from paceline.cli.predict_sessions import own_session
 from paceline.cli.predict_tools import KnownTools, known_tools
 from paceline.clock import Clock, SystemClock
@@ -19,6 +20,7 @@ from paceline.errors import PacelineError, UsageError
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.evaluation import Launching
 from paceline.predict.events import Proposal
+from paceline.predict.ledger import Figures
 from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor, Session
 from paceline.sessions.recorded import caller_of
@@ -63,6 +65,14 @@ class _Next(msgspec.Struct, frozen=True):
     why: str
 
 
+class _Here(NamedTuple):
+    """What there is to know of tools; whether those may be launched that reach outside."""
+
+    tools: KnownTools
+    figures: Mapping[str, Figures]
+    outside: bool
+
+
 def show(place: Place, wanted: Wanted) -> int:
     """Shows what was learnt, or what a session is thought to call next."""
     learnt = peek(place.home.predictions)
@@ -70,8 +80,9 @@ def show(place: Place, wanted: Wanted) -> int:
         return _show_session(place, wanted, wanted.session, learnt)
     circles = [] if learnt is None else learnt_of(learnt.predictor)
     circles = [one for one in circles if wanted.user in (None, user_of(one.circle))]
+    figures = figures_of(learnt)
     if wanted.as_json:
-        json_line({"version": 1, **_file(place, learnt), "circles": circles})
+        json_line({"version": 1, **_file(place, learnt), "circles": circles, "tools": figures})
         return OK
     if learnt is None or not circles:
         line(_NOTHING if wanted.user is None else f"nothing was learnt of {wanted.user}")
@@ -84,6 +95,7 @@ def show(place: Place, wanted: Wanted) -> int:
         [_row(one) for one in circles],
         whole=["calls", "patterns"],
     )
+    show_figures(figures)
     return OK
 
 
@@ -152,7 +164,7 @@ def _show_session(place: Place, wanted: Wanted, begin: str, learnt: Learnt | Non
     kept, trajectory = own_session(place, begin, wanted.user)
     circle = _circle(learnt, circles_of(caller_of(kept)))
     found: list[_Next] = []
-    moment = Moment.IDLE
+    moment, outside = Moment.IDLE, place.settings().predict.outside
     if learnt is not None and circle is not None:
         tools = known_tools(place, wanted.agents, learnt.effects)
         predictor = predictor_of(learnt)
@@ -160,7 +172,7 @@ def _show_session(place: Place, wanted: Wanted, begin: str, learnt: Learnt | Non
         for event in trajectory.events:
             session.hear(event)
         moment = Moment.REPLY if session.awaits_reply else Moment.IDLE
-        found = list(_next(predictor, session, moment, tools))
+        found = list(_next(predictor, session, moment, _Here(tools, figures_of(learnt), outside)))
     if wanted.as_json:
         of = None if circle is None else said(circle)
         json_line({"version": 1, "session": kept.id, "of": of, "moment": moment, "next": found})
@@ -195,7 +207,7 @@ def _circle(learnt: Learnt | None, circles: Sequence[str]) -> str | None:
 
 
 def _next(
-    predictor: PerformancePredictor, session: Session, moment: Moment, tools: KnownTools
+    predictor: PerformancePredictor, session: Session, moment: Moment, here: _Here
 ) -> Iterator[_Next]:
     proposals = predictor.propose(session, _MOST, moment=moment)
     if moment is Moment.IDLE:  # what is said of it is said of this moment too
@@ -206,23 +218,24 @@ def _next(
             proposal.name,
             proposal.arguments,
             proposal.probability,
-            _launched(proposal, tools, known=known),
+            _launched(proposal, here, known=known),
             predictor.explain(session, proposal),
         )
 
 
-def _launched(proposal: Proposal, tools: KnownTools, *, known: bool) -> str:
+def _launched(proposal: Proposal, here: _Here, *, known: bool) -> str:
     """Whether it would be launched now; if not, the first reason why."""
     return (
-        _unspeculable(proposal, tools)
+        _unspeculable(proposal, here)
         or ("" if known else "no: still tried in shadow")
-        or _not_worth(proposal)
-        or (_YES if proposal.name in tools.there else _IF_KEPT)
+        or _not_worth(proposal, here.figures.get(proposal.name))
+        or (_YES if proposal.name in here.tools.there else _IF_KEPT)
     )
 
 
-def _unspeculable(proposal: Proposal, tools: KnownTools) -> str:
+def _unspeculable(proposal: Proposal, here: _Here) -> str:
     """What the tool itself says against it; "" if nothing."""
+    tools = here.tools
     tool = tools.there.get(proposal.name)
     try:
         if tool is None:
@@ -240,13 +253,15 @@ def _unspeculable(proposal: Proposal, tools: KnownTools) -> str:
         return f"no: it is of effect {plan.effect.kind.value}"
     if not plan.cacheable:
         return "no: its results are not kept"
-    if isinstance(tool, ToolSpec) and (tool.approval or tool.question):
-        return "no: a person is asked first"
-    return ""
+    asks = isinstance(tool, ToolSpec) and (tool.approval or tool.question)
+    told = "no: it tells others what is asked" if plan.outside and not here.outside else ""
+    return "no: a person is asked first" if asks else told
 
 
-def _not_worth(proposal: Proposal) -> str:
-    """What figures say against it; "" if nothing. Those of the ledger and the budget belong here."""
+def _not_worth(proposal: Proposal, figures: Figures | None) -> str:
+    """What figures say against it; "" if nothing."""
+    if figures is not None and figures.state == "off":
+        return f"no: {figures.why}"
     least = Launching().least
     if proposal.probability < least:
         return f"no: below {least:.0%} a call in vain costs more than a hit saves"

@@ -1,0 +1,52 @@
+"""What running calls ahead was worth, by tool, as `paceline predict show` tells it."""
+
+import random
+from collections.abc import Mapping
+from typing import Final
+
+from paceline.cli.output import line, table
+from paceline.clock import SystemClock
+from paceline.predict.ledger import Figures, Ledger
+from paceline.speculation.kept import Learnt
+
+__all__ = ["figures_of", "show_figures"]
+
+_COLUMNS: Final = (
+    "tool", "state", "launched", "used", "foreseen", "saved", "in vain", "paid in vain", "why",
+)  # fmt: skip
+
+
+def figures_of(learnt: Learnt | None) -> Mapping[str, Figures]:
+    """The figures that are kept, by tool; none where nothing was launched or tried. Raises CodecError
+    for what cannot be read."""
+    if learnt is None or learnt.ledger is None:
+        return {}
+    ledger = Ledger(SystemClock(), rng=random.Random())  # noqa: S311 (it is only looked at)
+    ledger.load(learnt.ledger)
+    return ledger.figures()
+
+
+def show_figures(figures: Mapping[str, Figures]) -> None:
+    """A table of them, after an empty line; nothing if there are none."""
+    if figures:
+        line()
+        rows = [_row(tool, each) for tool, each in sorted(figures.items())]
+        table(list(_COLUMNS), rows, whole=_COLUMNS[:-1])
+
+
+def _row(tool: str, each: Figures) -> tuple[str, ...]:
+    return (
+        tool,
+        each.state,
+        f"{each.launched:,}",
+        _share(each.precision),
+        _share(each.recall),
+        f"{each.saved_s:,.1f} s",
+        f"{each.wasted_s:,.1f} s",
+        f"${each.wasted_usd:,.2f}",
+        each.why,
+    )
+
+
+def _share(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate:.0%}"
