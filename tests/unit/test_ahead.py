@@ -404,6 +404,30 @@ def test_a_write_drops_what_was_made_ahead(begins: float, ends: float) -> None:
     run(main())
 
 
+def test_what_is_unknown_drops_what_nobody_asked_for() -> None:
+    """When a call of unknown effect of its session has run, what was made ahead is made anew, and what
+    is being made is ended; what somebody has joined goes on, and a call that was refused changes nothing.
+    (S2-40, P-02)"""
+
+    async def main() -> None:
+        bench, agent = Bench(), Counting(3.0)
+        await guess(bench, Job(agent), query="made")
+        making = asyncio.create_task(guess(bench, Job(agent), query="being made"))
+        joined = asyncio.create_task(guess(bench, Job(agent), query="joined"))
+        await asyncio.sleep(1)
+        real = asyncio.create_task(bench.run(agent, query="joined"))
+        await asyncio.sleep(1)
+        await bench.run(Counting(0.5), Plan(), query="unknown")
+        assert isinstance((await making).error, CallCancelledError)
+        assert (await real).error is None
+        assert (await joined).error is None
+        ran = agent.runs
+        assert (await bench.run(agent, query="made")).source is Source.EXECUTED
+        assert agent.runs == ran + 1
+
+    run(main())
+
+
 def test_a_call_ahead_is_tried_once_and_nothing_else_answers() -> None:
     """A call ahead that fails is not repeated, answered by a stale result or a fallback, nor paid
     for by the budget of retries; a real one after it is as ever. (P-01)"""

@@ -334,3 +334,15 @@ async def test_what_was_noted_and_lost_is_told_later(make: Make) -> None:
     await store.append("s", entry("a"))
     with pytest.raises(UsageError):
         store.note("t", entry("a"))
+
+
+async def test_what_was_lost_is_told_to_all_who_write_beside_each_other(make: Make) -> None:
+    """Of two entries that are waited for at once none is taken as written where what was noted before
+    them is not there: what they announce must not be done (S2-56)."""
+    store = make()
+    await store.open("s")
+    store.note("s", b"no entry")
+    both = [store.append("s", entry(name)) for name in ("a", "b")]
+    told = await asyncio.gather(*both, return_exceptions=True)
+    assert [type(one) for one in told] == [StorageError, StorageError]
+    await store.append("s", entry("c"))

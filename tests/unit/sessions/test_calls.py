@@ -336,7 +336,8 @@ def test_tools_have_the_time_of_the_settings() -> None:
 
 async def test_a_write_that_goes_on_holds_up_what_touches_the_same() -> None:
     """A write that was given up, and goes on in its thread, is alone with what it touches until it is
-    over, in later answers and turns too: the model is told, and other work goes on (S2-29, S2-35)."""
+    over, in later answers and turns too, and nothing of it is run ahead: the model is told, and other
+    work goes on (S2-29, S2-35, S2-40)."""
     began: list[str] = []
     free = threading.Event()
 
@@ -352,7 +353,7 @@ async def test_a_write_that_goes_on_holds_up_what_touches_the_same() -> None:
 
     async with a_runtime() as runtime:
         runtime.tool(effect="write", tags=("{to}",), timeout_s=0.2)(save)
-        runtime.tool(effect="read", tags=("{of}",))(load)
+        runtime.tool(effect="read", tags=("{of}",), ttl_s=60)(load)
         model = Said(
             asks("save", to="a"), asks("load", of="a"), asks("load", of="b"), asks("save", to="a"),
             BYE, asks("load", of="a"), BYE, asks("load", of="a"), BYE,
@@ -364,8 +365,11 @@ async def test_a_write_that_goes_on_holds_up_what_touches_the_same() -> None:
             assert "save was given up, and is still at work" in turn.tool_calls[1].result
             turn = await session.send("again")
             assert turn.tool_calls[0].status is ToolStatus.REJECTED
+            tools: Any = session._means.tools
+            assert tools.ahead(ToolUse("1", "load", '{"of": "a"}')) is None
+            assert tools.ahead(ToolUse("2", "load", '{"of": "b"}')) is not None
             free.set()
-            [(_, thread)] = session._means.tools._stuck  # type: ignore[union-attr]
+            [(_, thread)] = tools._stuck
             for _ in range(1_000_000):
                 if not thread.left_behind:
                     break
