@@ -43,13 +43,13 @@ def test_top_lives_on_a_terminal(start: Any, history: Path) -> None:
     """On a terminal there is a first screen, calls that are recorded later appear on it, keys sort
     and explain, a wider terminal shows more, and `q` gives the terminal back with code 0. (S0-17)"""
     top = start("top", "--interval", "0.1")
-    screen = top.until("by calls", "2 agents", "too long")
+    screen = top.until("by calls", "2 agents", "too long", "busy", "apt")
     assert screen.index("busy") < screen.index("apt")
     assert " rej " not in screen
     write(history, [row("c", time.time_ns(), name="newcomer")])
     top.until("3 agents", "newcomer")
     top.type("n")
-    screen = top.until("by name")
+    screen = top.until("by name", "busy", "apt")
     assert screen.index("apt") < screen.index("busy")
     top.type("?")
     top.until("any key: back")
