@@ -3,7 +3,7 @@
 Every execution runs in a task that the flight owns; callers wait for it, each with its own
 deadline and its own cancellation. That gives single-flight, hand-over from a cancelled leader,
 deadlines and a clean close by one mechanism: work goes on exactly as long as someone waits. What
-nobody can join and what `heeds` its cancellation needs no task for that: see `Attended`.
+nobody can join and what `heeds` its cancellation is done in its caller's own task.
 """
 
 import asyncio
