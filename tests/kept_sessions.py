@@ -14,8 +14,8 @@ from paceline.predict.events import Called, Event, Said, Step
 __all__ = ["entries_of", "keep"]
 
 
-def entries_of(events: Sequence[Event]) -> list[bytes]:
-    """The journal of a session in which this happened."""
+def entries_of(events: Sequence[Event], took_ns: int = 0) -> list[bytes]:
+    """The journal of a session in which this happened, each call for so long."""
     entries: list[object] = []
     turn, text = "", ""
     for place, event in enumerate(events):
@@ -27,7 +27,10 @@ def entries_of(events: Sequence[Event]) -> list[bytes]:
         elif isinstance(event, Step):
             uses = [_use(number, call) for number, call in enumerate(event.calls)]
             entries.append(Replied(turn, text, tuple(uses)))
-            entries.append(StepEnded(turn, tuple(map(_ended, uses, event.calls))))
+            calls = [
+                _ended(use, call, took_ns) for use, call in zip(uses, event.calls, strict=True)
+            ]
+            entries.append(StepEnded(turn, tuple(calls)))
             text = ""
         elif isinstance(events[place + 1] if place + 1 < len(events) else None, Step):
             text = event.text  # is said in the same reply
@@ -37,15 +40,20 @@ def entries_of(events: Sequence[Event]) -> list[bytes]:
 
 
 async def keep(
-    path: Path, clock: Clock, sessions: Mapping[str, Sequence[Event]], *, user: str | None = None
+    path: Path,
+    clock: Clock,
+    sessions: Mapping[str, Sequence[Event]],
+    *,
+    user: str | None = None,
+    took_ns: int = 0,
 ) -> None:
-    """Keeps sessions, by id, in the file of all of them."""
+    """Keeps sessions, by id, in the file of all of them; each call took so long."""
     path.parent.mkdir(exist_ok=True)
     store = SessionStore(path, clock=clock)
     try:
         for session_id, events in sessions.items():
             await store.open(session_id, user=user)
-            for entry in entries_of(events):
+            for entry in entries_of(events, took_ns):
                 await store.append(session_id, entry)
     finally:
         store.close()
@@ -55,7 +63,8 @@ def _use(number: int, call: Called) -> ToolUse:
     return ToolUse(f"c{number}", call.name, json.dumps(call.arguments))
 
 
-def _ended(use: ToolUse, call: Called) -> ToolCall:
+def _ended(use: ToolUse, call: Called, took_ns: int) -> ToolCall:
     text = call.result if isinstance(call.result, str) else json.dumps(call.result)
     status = ToolStatus.FAILED if call.failed else ToolStatus.COMPLETED
-    return ToolCall(use.id, use.name, use.arguments, status, text, text if call.failed else "")
+    error = text if call.failed else ""
+    return ToolCall(use.id, use.name, use.arguments, status, text, error, execution_ns=took_ns)

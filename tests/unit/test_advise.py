@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from paceline.advise.advice import LEAST, Advice, Change, Confidence, confidence, ordered
 from paceline.advise.advisor import advise
-from paceline.advise.calls import NS, by_agent
+from paceline.advise.calls import NS, by_callee
 from paceline.advise.concurrency import waited_ns
 from paceline.advise.declared import Declared, Known
 from paceline.advise.lifetimes import TTLS_S, Renewals, renewals, reuse
@@ -381,7 +381,7 @@ def test_memory_pays_where_the_file_is_slower() -> None:
 
 def test_those_at_once_would_have_waited_for_the_first() -> None:
     """Calls that came while the first one ran save only the rest of its time. (S1-60)"""
-    (agent,) = by_agent([call(2.0, took_s=2.0), call(3.5, took_s=2.0)])
+    (agent,) = by_callee([call(2.0, took_s=2.0), call(3.5, took_s=2.0)])
     assert reuse(agent.results, 60.0).saved_ns == 1.5 * NS
 
 
@@ -408,7 +408,7 @@ def test_what_a_fallback_answered_is_no_result() -> None:
     """A fixed text in place of an error neither saves work when it comes again, nor says that a
     result has changed. (S1-60, S0-81)"""
     texts = [call(10 * n, said="sorry", instead_of=Category.NETWORK) for n in range(5)]
-    (agent,) = by_agent([*texts, call(60), call(70)])
+    (agent,) = by_callee([*texts, call(60), call(70)])
     assert reuse(agent.results, 600.0) == reuse([[call(60), call(70)]], 600.0)
     assert [one.at_ns for one in agent.done] == [call(60).at_ns, call(70).at_ns]
     instead = {"instead_of": Category.NETWORK}
@@ -526,9 +526,9 @@ def test_old_results_help_in_trouble_that_passes(after_s: float, category: Categ
     assert not advised(first + failed, known())
 
 
-def test_kinds_other_than_agents_are_left_out() -> None:
-    """Tools and models have no such declarations, and nothing is said of them. (S1-60)"""
-    records = [msgspec.structs.replace(one, kind=Kind.TOOL) for one in repeats(50)]
+def test_models_are_left_out() -> None:
+    """Models have no such declarations, and nothing is said of them. (S1-60)"""
+    records = [msgspec.structs.replace(one, kind=Kind.MODEL) for one in repeats(50)]
     assert advise(records, Known()).calls == 0
 
 

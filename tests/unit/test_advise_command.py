@@ -1,16 +1,21 @@
 """`paceline advise`, on a history of its own."""
 
+import asyncio
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.testing
 
+from paceline.advise.advice import LEAST
 from paceline.advise.declared import Declared
-from paceline.call import EffectKind
+from paceline.call import EffectKind, Kind
 from paceline.cli import advise as command
-from paceline.cli.advise import Wanted, known_agents, show_advice
+from paceline.cli import advise_known as sources
+from paceline.cli.advise import Wanted, show_advice
+from paceline.cli.advise_known import known_agents
 from paceline.cli.app import build
 from paceline.cli.completed import completed
 from paceline.cli.place import Place
@@ -22,6 +27,7 @@ from paceline.predict.events import Said as Heard
 from paceline.predict.predictor import PerformancePredictor
 from paceline.speculation.kept import KeptPredictions
 from paceline.testing.virtual_time import VirtualClock
+from tests.kept_sessions import keep
 from tests.recorded import row, write
 
 S = 1_000_000_000
@@ -211,13 +217,15 @@ def test_the_command_takes_its_options(
     assert told["nothing"] == "no calls of weather are recorded in the last 2 h"
 
 
-def habits(place: Place, effects: dict[str, EffectKind]) -> None:
-    """Has it learnt that two tools are called for one thing, and a third for what the first gave."""
+def habits(place: Place, effects: dict[str, EffectKind], *, again: int = 0) -> None:
+    """Has it learnt that two tools are called for one thing, one of them so many times more, and a
+    third for what the first gave."""
     model = PerformancePredictor(clock=VirtualClock(), arguments=ArgumentModel)
     for number in range(1_000, 1_020):
         both = (
             Called("weather", {"city": number}, "rain"),
             Called("get_hotels", {"city": number}, {"id": number * 7}),
+            *(Called("weather", {"city": -more}, "sun") for more in range(again)),
         )
         then = Called("get_rooms", {"hotel": number * 7}, "two")
         model.learn(Trajectory(str(number), (Heard(f"go {number}"), Step(both), Step((then,)))))
@@ -243,6 +251,122 @@ def test_tools_that_never_need_one_another_are_named(place: Place, capsys: Said)
         ["get_rooms", "weather"]
     ]
     assert "Never needed" not in shown(place, capsys, agent="weather")
+
+
+def kept(place: Place, *, sessions: int, took_s: float = 2.0) -> None:
+    """Keeps sessions that asked for two things in two answers."""
+    events = (
+        Heard("go"),
+        Step((Called("weather", {"city": "x"}, "rain"),)),
+        Step((Called("get_hotels", {"city": "x"}, "one"),)),
+    )
+    path, clock = place.home.sessions, VirtualClock()
+    named = {f"s{number}": events for number in range(sessions)}
+    asyncio.run(keep(path, clock, named, took_ns=round(took_s * S)))
+
+
+def test_what_groups_would_save_is_told(place: Place, capsys: Said) -> None:
+    """Tools of a group that kept sessions asked for one after the other are advice with the seconds
+    that took; groups that no session shows so stay a list. (V-38, S2-10)"""
+    habits(place, dict.fromkeys(("get_hotels", "get_rooms"), EffectKind.READ))
+    kept(place, sessions=LEAST)
+    text = shown(place, capsys)
+    assert text.startswith("1 suggestion from 0 calls of 0 agents and 20 kept sessions in")
+    assert "have the model ask for get_hotels and weather in one answer" in text
+    assert "saves  about 40 s" in text
+    assert "\n- get_hotels, weather\n" not in text
+    told = json.loads(shown(place, capsys, form="json"))
+    assert told["advice"][0]["tools"] == ["get_hotels", "weather"]
+    assert (told["sessions"], told["tools"]) == (LEAST, 0)
+    assert ["get_rooms", "weather"] in told["side_by_side"]
+    assert ["get_hotels", "weather"] not in told["side_by_side"]
+    habits(place, dict.fromkeys(("get_hotels", "get_rooms"), EffectKind.READ), again=1)
+    assert ["weather", "weather"] in json.loads(shown(place, capsys, form="json"))["side_by_side"]
+    ago = VirtualClock()
+    ago.wall_ns = lambda: VirtualClock.EPOCH_NS + 8 * 86_400 * S  # type: ignore[method-assign]
+    assert show_advice(place, Wanted(agents=[place.cwd / "agents"]), clock=ago) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("Nothing to advise")
+    assert "\n- get_hotels, weather\n" in text
+
+
+def test_groups_need_enough_sessions(place: Place, capsys: Said) -> None:
+    """With too few kept sessions, and without any, groups are only listed. (V-38)"""
+    habits(place, dict.fromkeys(("get_hotels", "get_rooms"), EffectKind.READ))
+    before = json.loads(shown(place, capsys, form="json"))
+    kept(place, sessions=LEAST - 1)
+    after = json.loads(shown(place, capsys, form="json"))
+    assert before["advice"] == after["advice"] == []
+    assert before["side_by_side"] == after["side_by_side"] != []
+
+
+@pytest.mark.parametrize("broken", ["file", "session"])
+def test_sessions_that_cannot_be_read_are_told_of(place: Place, broken: str, capsys: Said) -> None:
+    """Advice on calls is given where sessions cannot be read, and those are told of. (V-38)"""
+    recorded(place, calls("weather", 100))
+    before = shown(place, capsys)
+    if broken == "file":
+        place.home.sessions.write_bytes(b"x" * 5_000)
+    else:
+        kept(place, sessions=3)
+        with sqlite3.connect(place.home.sessions) as db:
+            db.execute("UPDATE entries SET entry = x'00' WHERE session = 1")
+    assert show_advice(place, Wanted(agents=[place.cwd / "agents"]), clock=VirtualClock()) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[2:] == before.splitlines()[2:]
+    assert "kept sessions cannot be read" in said.err
+
+
+def test_of_many_sessions_the_latest_are_looked_at(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: Said
+) -> None:
+    """When there are more kept sessions than are looked at, that is said. (V-38)"""
+    monkeypatch.setattr(sources, "_MOST_SESSIONS", 2)
+    kept(place, sessions=3)
+    assert show_advice(place, Wanted(agents=[place.cwd / "agents"]), clock=VirtualClock()) == 0
+    assert "the latest 2 are looked at" in capsys.readouterr().err
+
+
+MCP = """[mcp.files]
+command = ["files"]
+[mcp.files_old]
+command = ["files"]
+[mcp."my files"]
+command = ["files"]
+ttl_s = 60
+"""
+
+
+def test_tools_are_advised_where_they_are_declared(place: Place, capsys: Said) -> None:
+    """What is advised of a tool is an option of it, or a setting of the server that it is of; no
+    server is started for it. (V-38)"""
+    config = place.cwd / "paceline.toml"
+    config.write_text(MCP)
+    place = Place({}, place.cwd, config=config, home=place.home.path)
+    of_tool: dict[str, Any] = {"kind": Kind.TOOL}
+    recorded(
+        place,
+        calls("get_hotels", 30, **of_tool),
+        calls("files_read", 30, **of_tool),
+        calls("files_old_read", 30, **of_tool),
+        calls("my_files_read", 30, **of_tool),
+        calls("weather", 30),
+    )
+    served = ("files_read", "files_old_read", "my_files_read")
+    habits(place, dict.fromkeys(("get_hotels", *served), EffectKind.READ))
+    text = shown(place, capsys)
+    assert text.startswith("5 suggestions from 150 calls of 1 agent and 4 tools in the last 7 d")
+    assert "   set    ttl_s = 3600 in the tool\n" in text
+    assert "effect =" not in text
+    assert "   set    ttl_s = 3600 in [mcp.files] of the settings\n" in text
+    assert "   set    ttl_s = 3600 in [mcp.files_old] of the settings\n" in text
+    assert '   set    ttl_s = 3600 in [mcp."my files"] of the settings\n' in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    told = json.loads(shown(place, capsys, agent="files_read", form="json"))
+    (advice,) = told["advice"]
+    assert (advice["kind"], advice["agent"]) == ("tool", "files_read")
+    assert advice["changes"] == [{"where": "settings", "name": "mcp.files.ttl_s", "value": 3600.0}]
+    assert (told["calls"], told["agents"], told["tools"]) == (30, 0, 1)
 
 
 def test_advice_needs_nothing_that_was_learnt(place: Place, capsys: Said) -> None:

@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from paceline.call import Kind
+
 __all__ = ["LEAST", "Advice", "Change", "Confidence", "Number", "Rule", "confidence", "ordered"]
 
 LEAST: Final = 20
@@ -17,8 +19,12 @@ Number = int | float
 Rule = Literal[
     "cache_off",
     "concurrency",
+    "failing",
+    "misused",
     "not_cached",
+    "repeated",
     "retry",
+    "side_by_side",
     "size",
     "stale_if_error",
     "time_limit_long",
@@ -37,10 +43,10 @@ class Confidence(StrEnum):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One setting and the value it should have: an attribute of the agent, such as CACHE_TTL, or a
-    key of the settings, such as `cache.warm_bytes`."""
+    """One setting and the value it should have: an attribute of the agent, such as CACHE_TTL, an
+    option of the tool, such as `ttl_s`, or a key of the settings, such as `cache.warm_bytes`."""
 
-    where: Literal["agent", "settings"]
+    where: Literal["agent", "settings", "tool"]
     name: str
     value: str | bool | Number
 
@@ -48,7 +54,8 @@ class Change(msgspec.Struct, frozen=True):
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of advice.
 
-    `agent` is whom it is about, None for all together. `first` is what has to be true before it
+    `agent` is whom it is about, by name: an agent, or a tool where `kind` says so; None for all
+    together, and for several `tools`. `changes` are empty where no setting can do it. `first` is what has to be true before it
     may be followed; empty if nothing. `evidence` are the figures behind it, named with their
     units (`_s`, `_bytes`, `_usd`; the rest are counts, and shares 0..1). `saved_s` and `saved_usd`
     are what it would have saved in the time that was looked at: seconds that callers waited, and
@@ -62,6 +69,8 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...]
     evidence: Mapping[str, Number]
     confidence: Confidence
+    kind: Kind = Kind.AGENT
+    tools: tuple[str, ...] = ()
     first: str = ""
     saved_s: float = 0.0
     saved_usd: float = 0.0

@@ -2,14 +2,16 @@
 
 import bisect
 import heapq
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Final, NamedTuple
 
 from paceline.advise.advice import LEAST, Advice, Change, Confidence, confidence
-from paceline.advise.calls import NS, AgentCalls, executed, quantile
+from paceline.advise.calls import NS, Callee, executed, outermost, quantile
 from paceline.advise.declared import Known
+from paceline.call import Kind
 from paceline.errors import OverloadedError
 from paceline.history.record import Record
 
@@ -24,6 +26,7 @@ _SLOWER: Final = 1.5
 """An agent that takes so many times longer when it is busy gets no faster by more calls at once."""
 _LEFT: Final = 0.1
 _MOST: Final = 8
+_AT_LIMIT: Final = re.compile(r" is at its limit of (\d+) at once")
 _OVERLOADED: Final = f"{OverloadedError.__module__}.{OverloadedError.__qualname__}"
 
 
@@ -31,7 +34,7 @@ class _Limit(NamedTuple):
     """One limit of how many run at once: how errors call it, who waits there, how to change it."""
 
     name: str
-    agent: str | None
+    callee: Callee | None
     capacity: int
     where: Change
     executed: Sequence[Record]
@@ -41,9 +44,9 @@ class _Limit(NamedTuple):
         return Change(self.where.where, self.where.name, capacity)
 
 
-def concurrency(agents: Sequence[AgentCalls], known: Known) -> Iterator[Advice]:
+def concurrency(callees: Sequence[Callee], known: Known) -> Iterator[Advice]:
     """Limits at which calls waited long, or were refused, while executing them stayed fast."""
-    for limit in _limits(agents, known):
+    for limit in _limits(callees, known):
         yield from _of_limit(limit)
 
 
@@ -61,29 +64,37 @@ def waited_ns(arrivals: Iterable[tuple[int, int]], capacity: int) -> int:
     return total
 
 
-def _limits(agents: Sequence[AgentCalls], known: Known) -> Iterator[_Limit]:
+def _limits(callees: Sequence[Callee], known: Known) -> Iterator[_Limit]:
     run = known.settings.run
-    everything = [call for agent in agents for call in agent.calls]
+    everything = [call for callee in callees for call in callee.calls]
     refused: defaultdict[str, list[Record]] = defaultdict(list)
     for call in everything:
         if call.error_type == _OVERLOADED and not call.attempts:
             refused[(call.message or "").partition(" is at its limit")[0]].append(call)
-    for agent in agents:
-        capacity = known.of(agent.name).max_concurrency
+    for callee in callees:
+        name = f"{callee.kind} {callee.name}"
+        capacity = known.of(callee).max_concurrency or _stated(refused[name])
         if capacity is not None:
-            name = f"agent {agent.name}"
-            where = Change("agent", "MAX_CONCURRENCY", capacity)
-            ran = list(filter(executed, agent.calls))
-            yield _Limit(name, agent.name, capacity, where, ran, refused[name])
-    threaded = [call for call in everything if known.of(call.name).in_threads and executed(call)]
+            where = known.change(callee, "MAX_CONCURRENCY", capacity)
+            ran = list(filter(executed, callee.calls))
+            yield _Limit(name, callee, capacity, where, ran, refused[name])
+    threaded = [call for call in everything if known.of(call).in_threads and executed(call)]
     name = "the threads for synchronous agents"
     where = Change("settings", "run.threads", run.threads)
     yield _Limit(name, None, run.threads, where, threaded, refused[name])
     name = "the runtime"
     where = Change("settings", "run.max_concurrency", run.max_concurrency)
     # Calls in the course of others use the places of those.
-    outermost = [call for call in everything if call.parent is None and executed(call)]
-    yield _Limit(name, None, run.max_concurrency, where, outermost, refused[name])
+    own = [call for call in everything if outermost(call) and executed(call)]
+    yield _Limit(name, None, run.max_concurrency, where, own, refused[name])
+
+
+def _stated(refused: Sequence[Record]) -> int | None:
+    """The limit as the last call that was refused was told of it; None where none was."""
+    for call in reversed(refused):
+        if found := _AT_LIMIT.search(call.message or ""):
+            return int(found[1])
+    return None
 
 
 def _of_limit(limit: _Limit) -> Iterator[Advice]:
@@ -109,7 +120,8 @@ def _of_limit(limit: _Limit) -> Iterator[Advice]:
     waits = sorted(call.queue_ns for call in late)
     yield Advice(
         rule="concurrency",
-        agent=limit.agent,
+        agent=None if limit.callee is None else limit.callee.name,
+        kind=Kind.AGENT if limit.callee is None else limit.callee.kind,
         what=f"let {capacity:,} run at once, not {limit.capacity:,}",
         why=_why(limit, late, took_ns),
         changes=(limit.with_room(capacity),),

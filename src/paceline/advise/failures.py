@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from paceline.advise.advice import LEAST, Advice, Change, Confidence, confidence
-from paceline.advise.calls import NS, AgentCalls, executed
+from paceline.advise.calls import NS, Callee, executed
 from paceline.advise.declared import Known
 from paceline.advise.lifetimes import TTLS_S
-from paceline.call import EffectKind
+from paceline.call import EffectKind, Kind
 from paceline.errors import Category
 from paceline.history.record import Record
+from paceline.session_settings import ChatSettings
 from paceline.settings import RunSettings
 
 __all__ = ["retry", "stale_if_error"]
@@ -25,21 +26,26 @@ _DECLARE: Final = (
     'It declares no effect, and what may have had one is never tried again: write EFFECT = "read"'
     " only if it changes nothing ('pure' if it depends on its input alone)."
 )
+_DECLARE_TOOL: Final = (
+    'It declares no effect, and what may have had one is never tried again: write effect="read"'
+    " only if it changes nothing ('pure' if it depends on its arguments alone)."
+)
 
 
-def retry(agent: AgentCalls, known: Known) -> Iterator[Advice]:
+def retry(callee: Callee, known: Known) -> Iterator[Advice]:
     """Failures of the moment that were not tried again, where the next execution mostly succeeded.
     None for one that declares to write: that is not to be done twice."""
-    declared, most = known.of(agent.name), known.settings.run.max_attempts
+    declared, setting, most = known.of(callee), *_attempts(callee, known)
     if (
-        not known.has(agent.name)
+        not known.has(callee)
         or declared.per_call
         or declared.effect is EffectKind.WRITE
         or (declared.repeatable and most > 1)
+        or (declared.server and not declared.repeatable)  # its effect is what the server says
     ):
         return
     ran = [
-        call for call in agent.calls if executed(call) and call.trouble is not Category.CANCELLED
+        call for call in callee.calls if executed(call) and call.trouble is not Category.CANCELLED
     ]
     failed = [n for n, call in enumerate(ran) if call.attempts == 1 and call.trouble in _MOMENTARY]
     if len(failed) < max(LEAST, _LEAST_SHARE * len(ran)):
@@ -47,33 +53,41 @@ def retry(agent: AgentCalls, known: Known) -> Iterator[Advice]:
     alone = sum(n + 1 < len(ran) and ran[n + 1].trouble is None for n in failed)
     if alone < _ALONE * len(failed):  # what is down for long is only asked more
         return
-    attempts = RunSettings().max_attempts
-    change = (
-        Change("settings", "run.max_attempts", attempts)
-        if declared.repeatable
-        else Change("agent", "EFFECT", "read")
-    )
+    change = setting if declared.repeatable else known.change(callee, "EFFECT", "read")
+    declare = _DECLARE if callee.kind is Kind.AGENT else _DECLARE_TOOL
     yield Advice(
         rule="retry",
-        agent=agent.name,
+        agent=callee.name,
+        kind=callee.kind,
         what="let it be tried again when it fails for a moment",
         why=f"{len(failed):,} of {len(ran):,} executions failed for reasons that pass (network, rate"
         f" limit, unavailable), and after {alone:,} of them the next one succeeded",
         changes=(change,),
-        first="" if declared.repeatable else _DECLARE,
+        first="" if declared.repeatable else declare,
         evidence={"executions": len(ran), "failed": len(failed), "next_succeeded": alone},
         confidence=confidence(len(failed), Confidence.MEDIUM),
     )
 
 
-def stale_if_error(agent: AgentCalls, known: Known) -> Iterator[Advice]:
-    """Failures of the moment of a cached agent that had returned a result for the same not long
+def _attempts(callee: Callee, known: Known) -> tuple[Change, int]:
+    """The setting that says how often it is tried, as it is by default, and how often it is now."""
+    if callee.kind is Kind.TOOL:
+        name = "chat.max_tool_retries"
+        now = known.settings.chat.max_tool_retries + 1
+        return Change("settings", name, ChatSettings().max_tool_retries), now
+    attempts = RunSettings().max_attempts
+    return Change("settings", "run.max_attempts", attempts), known.settings.run.max_attempts
+
+
+def stale_if_error(callee: Callee, known: Known) -> Iterator[Advice]:
+    """Failures of the moment of a cached agent (a tool has no such option) that had returned a result for the same not long
     before."""
-    declared = known.of(agent.name)
-    if not known.settings.cache.enabled or not declared.cached or declared.per_call:
+    declared = known.of(callee)
+    agent = callee.kind is Kind.AGENT
+    if not agent or not known.settings.cache.enabled or not declared.cached or declared.per_call:
         return
-    ttl_s = known.ttl_s(agent.name)
-    ages = sorted(age for calls in agent.results for age in _expired_s(calls, ttl_s))
+    ttl_s = known.ttl_s(callee)
+    ages = sorted(age for calls in callee.results for age in _expired_s(calls, ttl_s))
     if len(ages) < LEAST:
         return
     needed_s = ages[int(_ENOUGH * (len(ages) - 1))]
@@ -81,7 +95,8 @@ def stale_if_error(agent: AgentCalls, known: Known) -> Iterator[Advice]:
     helped = sum(age <= stale_s for age in ages)
     yield Advice(
         rule="stale_if_error",
-        agent=agent.name,
+        agent=callee.name,
+        kind=callee.kind,
         what=f"serve its last result for {stale_s:g} s when it fails",
         why=f"{helped:,} calls failed for reasons that pass though there had been a result, expired"
         f" by {stale_s:g} s or less",

@@ -8,12 +8,15 @@ from paceline.advise.calls import NS, cost_usd, executed
 from paceline.call import Source
 from paceline.history.record import Record
 
-__all__ = ["TTLS_S", "Renewals", "Reuse", "best_ttl_s", "renewals", "reuse"]
+__all__ = ["TTLS_S", "Renewals", "Reuse", "best_ttl_s", "oldest_s", "renewals", "reuse"]
 
 TTLS_S: Final = (60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0, 604_800.0)
 """Lifetimes that are tried, in seconds."""
 _MOST_WRONG: Final = 0.005
 _ENOUGH: Final = 0.9
+_WHILE_VALID: Final = frozenset(
+    {Source.HOT, Source.WARM, Source.COLD, Source.SHARED, Source.SPECULATED}
+)
 _FEW_CHANGES: Final = 0.1
 """Changes in a lifetime, on average: then 5 % of the answers are out of date."""
 
@@ -75,6 +78,21 @@ def best_ttl_s(
     right = [(s, got) for s, got in tried if max(got.wrong, got.changed) <= got.hits * _MOST_WRONG]
     wanted = max(least, _ENOUGH * max((got.hits for _, got in right), default=0))
     return next(((ttl_s, got) for ttl_s, got in right if got.hits >= wanted), None)
+
+
+def oldest_s(results: Iterable[Sequence[Record]], least: int) -> float | None:
+    """How old the oldest result was that was served while valid, in seconds: how long they are kept at
+    least. None where fewer than `least` were served."""
+    oldest_ns = served = 0
+    for calls in results:
+        kept: Record | None = None
+        for call in calls:
+            if _made(call):
+                kept = call
+            elif kept is not None and call.source in _WHILE_VALID:
+                served += 1
+                oldest_ns = max(oldest_ns, call.start_ns - kept.at_ns)
+    return oldest_ns / NS if served >= least else None
 
 
 class Renewals(NamedTuple):

@@ -5,10 +5,10 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from paceline.advise.advice import LEAST, Advice, Change, confidence
-from paceline.advise.calls import NS, AgentCalls, cost_usd, executed
+from paceline.advise.calls import NS, Callee, cost_usd, executed
 from paceline.advise.declared import Known
 from paceline.cache.policies.curve import MissRatioCurve
-from paceline.call import Source
+from paceline.call import Kind, Source
 from paceline.history.record import Record
 
 __all__ = ["file_size", "memory_size"]
@@ -23,7 +23,7 @@ class _Access(NamedTuple):
     asked for and how often that changed or expired before. `lost`: it was there and had to go."""
 
     call: Record
-    result: tuple[str, int, int]
+    result: tuple[Kind, str, int, int]
     lost: bool
 
 
@@ -35,10 +35,10 @@ class _Larger(NamedTuple):
     accesses: int
 
 
-def file_size(agents: Sequence[AgentCalls], known: Known) -> Iterator[Advice]:
+def file_size(callees: Sequence[Callee], known: Known) -> Iterator[Advice]:
     """Results that were computed again, the same, although they were still valid: there was no
     room for them. Tells the size of the last tier: the file, or memory where there is no file."""
-    accesses = _cached(agents, known)
+    accesses = _cached(callees, known)
     lost = [access.call for access in accesses if access.lost]
     if len(lost) < LEAST:
         return
@@ -77,9 +77,9 @@ def file_size(agents: Sequence[AgentCalls], known: Known) -> Iterator[Advice]:
         )
 
 
-def memory_size(agents: Sequence[AgentCalls], known: Known) -> Iterator[Advice]:
+def memory_size(callees: Sequence[Callee], known: Known) -> Iterator[Advice]:
     """Results that came from the file because memory had no room for them."""
-    accesses = _cached(agents, known)
+    accesses = _cached(callees, known)
     size = known.settings.cache.hot_entries
     took = {
         source: [access.call.total_ns for access in accesses if access.call.source is source]
@@ -116,21 +116,21 @@ def memory_size(agents: Sequence[AgentCalls], known: Known) -> Iterator[Advice]:
     )
 
 
-def _cached(agents: Sequence[AgentCalls], known: Known) -> list[_Access]:
+def _cached(callees: Sequence[Callee], known: Known) -> list[_Access]:
     """What was asked of the cache, in that order, as far as the lifetimes of results are known."""
     if not known.settings.cache.enabled:
         return []
     found = [
         access
-        for agent in agents
-        if known.of(agent.name).cached and not known.of(agent.name).per_call
-        for access in _accesses(agent, known.ttl_s(agent.name))
+        for callee in callees
+        if known.of(callee).cached and not known.of(callee).per_call
+        for access in _accesses(callee, known.ttl_s(callee))
     ]
     return sorted(found, key=lambda access: access.call.start_ns)
 
 
-def _accesses(agent: AgentCalls, ttl_s: float) -> Iterator[_Access]:
-    for number, calls in enumerate(agent.results):
+def _accesses(callee: Callee, ttl_s: float) -> Iterator[_Access]:
+    for number, calls in enumerate(callee.results):
         kept: Record | None = None
         version = 0
         for call in calls:
@@ -141,7 +141,7 @@ def _accesses(agent: AgentCalls, ttl_s: float) -> Iterator[_Access]:
                 lost = kept is not None and _is_lost(call, kept, ttl_s)
                 version += not lost
                 kept = call
-            yield _Access(call, (agent.name, number, version), lost and call.asked)
+            yield _Access(call, (callee.kind, callee.name, number, version), lost and call.asked)
 
 
 def _is_lost(call: Record, kept: Record, ttl_s: float) -> bool:

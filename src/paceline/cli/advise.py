@@ -1,27 +1,29 @@
 """`paceline advise`: what to change, by what was recorded and what was learnt."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from paceline.advise.advice import LEAST, Advice, Change
 from paceline.advise.advisor import Advised, advise
-from paceline.advise.declared import Declared, Known
-from paceline.agents.spec import AgentSpec
-from paceline.call import Effect
+from paceline.advise.answers import asked_for
+from paceline.advise.side_by_side import Group
+from paceline.call import Kind
+from paceline.cli.advise_known import habits_of, kept_sessions, known_agents, known_tools
 from paceline.cli.cache import counted, short_time
 from paceline.cli.completed import completed
 from paceline.cli.output import OK, json_line, line, note
 from paceline.cli.place import Place
 from paceline.clock import Clock, SystemClock
-from paceline.errors import StorageError
 from paceline.history.sqlite import SqliteReader
 from paceline.settings import Settings
 
-__all__ = ["Wanted", "known_agents", "show_advice"]
+__all__ = ["Wanted", "show_advice"]
 
 _NS: Final = 1_000_000_000
 _MOST: Final = 50_000
@@ -30,6 +32,11 @@ _MOST_GROUPS: Final = 5
 _WIDTH: Final = 80
 _INDENT: Final = 3
 _LABEL: Final = 7
+_MAY_ASK: Final = (
+    "Never needed one another in any session, so a model may ask for them in one answer:"
+)
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]*")
+"""A name that needs no quotes in TOML."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +54,16 @@ def show_advice(place: Place, wanted: Wanted, *, clock: Clock | None = None) -> 
     since_ns = (clock or SystemClock()).wall_ns() - round(wanted.last_s * _NS)
     records = SqliteReader(place.home.history).query(since_ns=since_ns, limit=_MOST)
     known = completed(known_agents(place, settings, wanted.agents))
-    found = advise(records, known, agent=wanted.agent)
+    habits = habits_of(place, known)
+    sessions = kept_sessions(place, since_ns)
+    names = {record.name for record in records if record.kind is Kind.TOOL} | asked_for(sessions)
+    known = replace(known, tools=known_tools(names, habits.effects, settings))
+    found = advise(records, known, agent=wanted.agent, sessions=sessions, groups=habits.groups)
+    seen = _Seen(found, len(sessions), wanted)
     if len(records) == _MOST:
         note(f"note: of the calls in that time, the latest {_MOST:,} are looked at")
-    reason = "" if found.advice else _reason(found, wanted, settings)
-    side_by_side = [] if wanted.agent is not None else _side_by_side(place, known)
+    reason = "" if found.advice else _reason(seen, settings)
+    side_by_side = [] if wanted.agent is not None else _not_timed(habits.groups, found)
     if wanted.form == "json":
         json_line(
             {
@@ -59,6 +71,8 @@ def show_advice(place: Place, wanted: Wanted, *, clock: Clock | None = None) -> 
                 "last_s": wanted.last_s,
                 "calls": found.calls,
                 "agents": found.agents,
+                "tools": found.tools,
+                "sessions": len(sessions),
                 "least_calls": LEAST,
                 "advice": found.advice,
                 "nothing": reason or None,
@@ -66,71 +80,56 @@ def show_advice(place: Place, wanted: Wanted, *, clock: Clock | None = None) -> 
             }
         )
         return OK
-    for text in _text(found, wanted, reason):
+    for text in _text(seen, reason):
         line(text)
     if side_by_side:
         line()
-        line("Never needed one another in any session, so a model may ask for them in one answer:")
+        for text in _wrapped("", _MAY_ASK):
+            line(text)
         for group in side_by_side:
             for text in _wrapped("- ", ", ".join(dict.fromkeys(group))):
                 line(text)
     return OK
 
 
-def _side_by_side(place: Place, known: Known) -> list[tuple[str, ...]]:
-    """Tools that change nothing and were learnt never to need one another, by group."""
-    if not place.home.predictions.exists():
-        return []
-    from paceline.cli.predict_show import predictor_of  # noqa: PLC0415 (only where there is a file)
-    from paceline.speculation.kept import peek  # noqa: PLC0415 (as above)
-    from paceline.speculation.learnt import learnt_of  # noqa: PLC0415 (as above)
+class _Seen(msgspec.Struct, frozen=True):
+    """What was found in what, and what was wanted."""
 
-    try:
-        learnt = peek(place.home.predictions)
-        if learnt is None:
-            return []
-        predictor = predictor_of(learnt)
-        circles = [one.circle for one in learnt_of(learnt.predictor)]
-    except StorageError as exc:
-        note(f"note: what was learnt cannot be read: {exc}")
-        return []
-    declared = {name: one.effect for name, one in known.agents.items()}
-    effects = {**learnt.effects, **declared}
-    read = [name for name, kind in effects.items() if Effect(kind).repeatable]
-    found = [group for circle in circles for group in predictor.parallel_groups(circle, read)]
-    return list(dict.fromkeys(found))[:_MOST_GROUPS]
+    found: Advised
+    sessions: int
+    wanted: Wanted
+
+    def __str__(self) -> str:
+        """The calls and sessions that were looked at."""
+        found = self.found
+        of = [(found.agents, "agent"), (found.tools, "tool")]
+        of = [one for one in of if one[0]] or of[:1]
+        callees = " and ".join(counted(number, what) for number, what in of)
+        kept = f" and {counted(self.sessions, 'kept session')}" if self.sessions else ""
+        last = short_time(self.wanted.last_s)
+        return f"{counted(found.calls, 'call')} of {callees}{kept} in the last {last}"
 
 
-async def known_agents(place: Place, settings: Settings, dirs: Sequence[Path] | None) -> Known:
-    """What the agents there are declare; one that cannot be loaded is told of."""
-    runtime = place.runtime(settings, dirs, persist=False)
-    async with runtime:
-        specs = runtime.registry.snapshot()
-        for name in runtime.registry.broken:
-            note(f"note: {name} cannot be loaded, so its declarations are not known")
-    return Known(settings, {name: _declared(spec) for name, spec in specs.items()})
+def _not_timed(groups: Sequence[Group], found: Advised) -> list[Group]:
+    """Those of which no advice tells what they would save, or not of all members."""
+    told = [frozenset(one.tools) for one in found.advice if one.tools]
+    left = [
+        group
+        for group in groups
+        if not set(group) <= {name for names in told if names <= set(group) for name in names}
+    ]
+    return left[:_MOST_GROUPS]
 
 
-def _declared(spec: AgentSpec) -> Declared:
-    return Declared(
-        effect=spec.effect.kind,
-        cacheable=spec.cacheable,
-        ttl_s=spec.ttl_s,
-        timeout_s=spec.timeout_s,
-        max_concurrency=spec.max_concurrency,
-        per_call=spec.planner is not None or bool(spec.ttl_rules),
-        in_threads=not spec.is_async,
-    )
-
-
-def _text(found: Advised, wanted: Wanted, reason: str) -> Iterator[str]:
+def _text(seen: _Seen, reason: str) -> Iterator[str]:
     if reason:
         yield from textwrap.wrap(f"Nothing to advise: {reason}.", _WIDTH)
         return
-    yield f"{counted(len(found.advice), 'suggestion')} from {_seen(found, wanted)}"
-    for number, advice in enumerate(found.advice, start=1):
+    advice = seen.found.advice
+    yield from textwrap.wrap(f"{counted(len(advice), 'suggestion')} from {seen}", _WIDTH)
+    for number, one in enumerate(advice, start=1):
         yield ""
-        yield from _lines(number, advice)
+        yield from _lines(number, one)
 
 
 def _lines(number: int, advice: Advice) -> Iterator[str]:
@@ -157,14 +156,17 @@ def _wrapped(head: str, text: str) -> list[str]:
 def _setting(change: Change) -> str:
     value = change.value
     if isinstance(value, bool):
-        shown = str(value) if change.where == "agent" else str(value).lower()
+        shown = str(value).lower() if change.where == "settings" else str(value)
     elif isinstance(value, str):
         shown = f'"{value}"'
     else:
         shown = str(int(value)) if value == int(value) else f"{value:g}"
-    if change.where == "agent":
-        return f"{change.name} = {shown} in the agent"
-    section, _, key = change.name.partition(".")
+    if change.where != "settings":
+        return f"{change.name} = {shown} in the {change.where}"
+    section, _, key = change.name.rpartition(".")
+    table, _, name = section.partition(".")
+    if not _BARE.fullmatch(name):
+        section = f'{table}."{name}"'
     return f"{key} = {shown} in [{section}] of the settings"
 
 
@@ -175,19 +177,13 @@ def _saved(advice: Advice) -> str:
     return f"about {' and '.join(parts)} in that time" if parts else ""
 
 
-def _seen(found: Advised, wanted: Wanted) -> str:
-    return (
-        f"{counted(found.calls, 'call')} of {counted(found.agents, 'agent')}"
-        f" in the last {short_time(wanted.last_s)}"
-    )
-
-
-def _reason(found: Advised, wanted: Wanted, settings: Settings) -> str:
+def _reason(seen: _Seen, settings: Settings) -> str:
+    found, wanted = seen.found, seen.wanted
     if not settings.history.enabled and not found.calls:
         return "calls are not recorded (history.enabled is off)"
     if not found.calls:
         of = f" of {wanted.agent}" if wanted.agent else ""
         return f"no calls{of} are recorded in the last {short_time(wanted.last_s)}"
-    if found.too_few == found.agents:
-        return f"{_seen(found, wanted)}, fewer than the {LEAST} of one agent that any rule needs"
-    return f"no rule found enough in {_seen(found, wanted)}"
+    if found.too_few == found.agents + found.tools:
+        return f"{seen}, fewer than the {LEAST} of one agent or tool that any rule needs"
+    return f"no rule found enough in {seen}"

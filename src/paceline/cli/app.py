@@ -250,7 +250,7 @@ def _history(
 def _advise(
     context: typer.Context,
     *,
-    agent: Annotated[str | None, typer.Option(help="About this agent only.")] = None,
+    agent: Annotated[str | None, typer.Option(help="About this agent or tool only.")] = None,
     last: Annotated[
         str, typer.Option(metavar="TIME", callback=is_time, help="How far to look back.")
     ] = "7d",

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from paceline.advise.answers import Answered, Use
 from paceline.call import Caller
 from paceline.engine.journal import Replied, StepEnded, TurnBegan, write
 from paceline.engine.states import ToolCall, ToolStatus
-from paceline.errors import CodecError, CorruptStoreError
+from paceline.errors import Category, CodecError, CorruptStoreError
 from paceline.history.sessions import SessionReader, SessionSummary
 from paceline.messages import AssistantMessage, Message, ToolMessage, ToolUse, UserMessage
 from paceline.predict.events import Called, Said, Step
-from paceline.sessions.recorded import caller_of, events_of, trajectory
+from paceline.sessions.recorded import answers_of, caller_of, events_of, trajectory
 from paceline.testing.virtual_time import VirtualClock
 from tests.kept_sessions import entries_of, keep
 
@@ -92,3 +93,37 @@ async def test_journals_are_looked_at_without_a_trace(tmp_path: Path) -> None:
     assert trajectory(KEPT, reader.load("s1")).events == EVENTS
     assert reader.load("unknown") == []
     assert path.read_bytes() == before
+
+
+def test_answers_are_read_with_their_times() -> None:
+    """What the answers of a session asked for is read with how long it took, and why what was refused
+    for its arguments was. (V-38)"""
+    uses = (
+        ToolUse("c1", "look", '{"a": 1}'),
+        ToolUse("c2", "look", "["),
+        ToolUse("c3", "gone", "{}"),
+    )
+    calls = (
+        ToolCall("c1", "look", '{"a": 1}', ToolStatus.COMPLETED, "3", execution_ns=7, queue_ns=5),
+        ToolCall("c2", "look", "[", ToolStatus.REJECTED, "Not run", "bad", Category.INVALID),
+        ToolCall("c3", "gone", "{}", ToolStatus.REJECTED, "Not run", "gone", Category.NOT_FOUND),
+    )
+    entries = [
+        write(TurnBegan("t1", "go", 0)),
+        write(Replied("t1", "", uses)),
+        write(StepEnded("t1", calls)),
+        write(StepEnded("t1", calls)),  # it was not known whether it was there
+        write(Replied("t1", "done")),
+    ]
+    assert list(answers_of(entries)) == [
+        Said("go"),
+        Answered(
+            (
+                Use("look", Called("look", {"a": 1}, 3), 7, queue_ns=5),
+                Use("look", None, 0, "bad"),
+                Use("gone", Called("gone", {}, "Not run", failed=True)),
+            )
+        ),
+    ]
+    with pytest.raises(CodecError):
+        list(answers_of([b"x"]))
