@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from paceline.engine.protocols import Foresight
     from paceline.engine.states import ExecutionContext
     from paceline.fleets import Fleets
-    from paceline.sessions.around import Converse
     from paceline.sessions.catalogue import Catalogue
     from paceline.sessions.sessions import Sessions
+    from paceline.sessions.talk import Talk
     from paceline.sessions.toolbox import Toolbox
     from paceline.speculation.predictions import Predictions
 
@@ -267,9 +267,9 @@ class Parts:
             self._predictions.speculator.observe(call, outcome)
 
     async def _foresee(
-        self, tools: "Toolbox", context: "ExecutionContext", converse: "Converse"
+        self, tools: "Toolbox", context: "ExecutionContext", talk: "Talk"
     ) -> "tuple[Foresight, Callable[[], object]]":
-        foresight = (await self.predictions()).foresight(tools, context, converse)
+        foresight = (await self.predictions()).foresight(tools, context, talk)
         foresight.opened()
         return foresight, foresight.close
 

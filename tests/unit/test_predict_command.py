@@ -29,6 +29,7 @@ from paceline.predict.ledger import Ledger
 from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor
 from paceline.speculation.kept import KeptPredictions, peek
+from paceline.speculation.messages import Messages, NextMessage, heard_of
 from paceline.testing.virtual_time import VirtualClock
 from tests.kept_sessions import keep
 from tests.unit.predict.sessions import free_text, orders, predictor, step
@@ -567,6 +568,52 @@ def test_a_user_is_forgotten(place: Place, capsys: Capture) -> None:
     assert peek(place.home.predictions) is not None
     assert forget(place, user="ada", everything=False) == 0
     assert capsys.readouterr().out == "nothing was learnt of ada\n"
+
+
+def wrote(place: Place, *circles: str) -> None:
+    """Has habits of messages kept, beside what is there."""
+    messages = Messages(VirtualClock())
+    for circle in circles:
+        for _ in range(4):
+            session = NextMessage(messages, circle)
+            session.said(f"the words of {circle}")
+            session.over()
+    known = peek(place.home.predictions)
+    assert known is not None
+    kept(place).save(known.predictor, None, known.effects, messages.save())
+
+
+def test_habits_of_messages_are_shown_as_figures(place: Place, capsys: Capture) -> None:
+    """Where habits of messages are kept, `show` says how many messages were learnt of whom, and none of
+    the messages; where there are none it says nothing of it. (S2-51, P-02)"""
+    learnt(place, "user ada", "user bob")
+    assert "MESSAGES" not in shown(place, capsys)
+    wrote(place, "user ada", "user eve")
+    text = shown(place, capsys)
+    assert "words of" not in text
+    rows = [line.split() for line in text.splitlines()[2:]]
+    assert rows[0][:4] == ["OF", "CALLS", "PATTERNS", "MESSAGES"]
+    told = {row[1]: row[4] for row in rows if row[:1] == ["user"]}
+    assert told == {"ada": "4", "bob": "0", "eve": "4"}
+    found = json.loads(shown(place, capsys, as_json=True))["circles"]
+    assert {one["circle"]: one["messages"] for one in found} == {
+        "user ada": 4,
+        "user bob": 0,
+        "user eve": 4,
+    }
+
+
+def test_habits_of_messages_are_forgotten_too(place: Place, capsys: Capture) -> None:
+    """`forget --user` leaves nothing of what that user wrote, and of others all. (S2-51)"""
+    learnt(place, "user ada", "user bob")
+    wrote(place, "user ada", "user bob", "user eve")
+    for user in ("ada", "eve"):
+        assert forget(place, user=user, everything=False) == 0
+        assert capsys.readouterr().out == f"what was learnt of {user} is forgotten\n"
+        assert user.encode() not in place.home.predictions.read_bytes()
+    known = peek(place.home.predictions)
+    assert known is not None
+    assert heard_of(known.messages) == {"user bob": 4}
 
 
 def test_what_is_shared_is_said_to_stay(place: Place, capsys: Capture) -> None:

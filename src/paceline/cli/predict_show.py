@@ -26,6 +26,7 @@ from paceline.predict.predictor import PerformancePredictor, Session
 from paceline.sessions.recorded import caller_of
 from paceline.speculation.kept import KeptPredictions, Learnt, peek
 from paceline.speculation.learnt import LearntOf, learnt_of
+from paceline.speculation.messages import Messages, heard_of
 from paceline.speculation.scopes import circles_of, is_shared, said, user_of
 from paceline.tools.spec import ToolSpec
 
@@ -78,8 +79,7 @@ def show(place: Place, wanted: Wanted) -> int:
     learnt = peek(place.home.predictions)
     if wanted.session is not None:
         return _show_session(place, wanted, wanted.session, learnt)
-    circles = [] if learnt is None else learnt_of(learnt.predictor)
-    circles = [one for one in circles if wanted.user in (None, user_of(one.circle))]
+    circles = [one for one in _circles(learnt) if wanted.user in (None, user_of(one.circle))]
     figures = figures_of(learnt)
     if wanted.as_json:
         json_line({"version": 1, **_file(place, learnt), "circles": circles, "tools": figures})
@@ -90,10 +90,11 @@ def show(place: Place, wanted: Wanted) -> int:
     at = datetime.fromtimestamp(learnt.at_ns / 1e9, UTC).astimezone()
     line(f"{place.home.predictions} ({learnt.size / 1024:,.0f} KiB), written {at:%Y-%m-%d %H:%M}")
     line()
+    heard = any(one.messages for one in circles)
     table(
-        ["of", "calls", "patterns", "tools"],
-        [_row(one) for one in circles],
-        whole=["calls", "patterns"],
+        ["of", "calls", "patterns", *(["messages"] if heard else []), "tools"],
+        [_row(one, heard=heard) for one in circles],
+        whole=["calls", "patterns", "messages"],
     )
     show_figures(figures)
     return OK
@@ -121,13 +122,18 @@ def forget(place: Place, *, user: str | None, everything: bool, clock: Clock | N
             )
         return OK
     learnt = kept.load()
-    circles = [] if learnt is None else learnt_of(learnt.predictor)
+    circles = _circles(learnt)
     theirs = [one.circle for one in circles if user_of(one.circle) == user]
     if learnt is not None and theirs:
         predictor = predictor_of(learnt)
+        messages = Messages(SystemClock(), scopes=_ROOM)
+        if learnt.messages is not None:
+            messages.load(learnt.messages)
         for circle in theirs:
             predictor.forget(circle)
-        kept.forget(msgspec.structs.replace(learnt, predictor=predictor.save()))
+            messages.forget(circle)
+        left = None if learnt.messages is None else messages.save()
+        kept.forget(msgspec.structs.replace(learnt, predictor=predictor.save(), messages=left))
     line(f"what was learnt of {user} is forgotten" if theirs else f"nothing was learnt of {user}")
     if shared := [one.circle for one in circles if is_shared(one.circle)]:
         names = ", ".join(map(said, shared))
@@ -153,11 +159,25 @@ def _file(place: Place, learnt: Learnt | None) -> dict[str, object]:
     }
 
 
-def _row(one: LearntOf) -> tuple[str, ...]:
+def _circles(learnt: Learnt | None) -> list[LearntOf]:
+    """Of whom something was learnt, with how many of their messages."""
+    if learnt is None:
+        return []
+    heard = {} if learnt.messages is None else dict(heard_of(learnt.messages))
+    circles = [
+        msgspec.structs.replace(one, messages=heard.pop(one.circle, 0))
+        for one in learnt_of(learnt.predictor)
+    ]
+    return circles + [LearntOf(circle, {}, 0, count) for circle, count in heard.items()]
+
+
+def _row(one: LearntOf, *, heard: bool) -> tuple[str, ...]:
     names = ", ".join(list(one.calls)[:_MOST_TOOLS])
     more = len(one.calls) - _MOST_TOOLS
     tools = f"{names} and {more} more" if more > 0 else names
-    return said(one.circle), f"{sum(one.calls.values()):,}", f"{one.patterns:,}", tools or "-"
+    messages = [f"{one.messages:,}"] if heard else []
+    calls = f"{sum(one.calls.values()):,}"
+    return said(one.circle), calls, f"{one.patterns:,}", *messages, tools or "-"
 
 
 def _show_session(place: Place, wanted: Wanted, begin: str, learnt: Learnt | None) -> int:

@@ -14,6 +14,7 @@ much is not shown again.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from copy import copy
 from itertools import pairwise
 from math import inf
 from typing import Final, final
@@ -92,6 +93,12 @@ class _Turn:
         self.id = turn_id
         self.messages: list[Message] = []
         self.skipped = 0
+
+    def copy(self) -> "_Turn":
+        """The same, for itself."""
+        turn = copy(self)
+        turn.messages = self.messages.copy()
+        return turn
 
     def steps(self) -> Iterator[list[Message]]:
         """Messages that only make sense together: what was said, and results of tools."""
@@ -265,6 +272,14 @@ class Conversation:
             else:
                 left.append(use)
         return tuple(left)
+
+    def copy(self) -> "Conversation":
+        """The same, for itself: what is said in the one is not said in the other."""
+        other = copy(self)  # which keeps the lists: from now on we have others
+        self._turns = [turn.copy() for turn in self._turns]
+        self._lines, self._unsummed = self._lines.copy(), self._unsummed.copy()
+        self._added = self._added.copy()
+        return other
 
     @property
     def compaction(self) -> Compaction:

@@ -90,13 +90,17 @@ class Notes:
         if self._unsure is not None:
             await self.begin(self._unsure)
 
+    def request(self, tools: tuple[ToolDefinition, ...]) -> ModelRequest:
+        """What the model is asked now."""
+        return ModelRequest(self._conversation.messages(), tools)
+
     def asked_again(self, request: ModelRequest, error: PacelineError) -> ModelRequest:
         """What the model is asked after this error: the same, or if that was too long what is left of
         the conversation, which is noted."""
         if error.category is not Category.TOO_LONG:
             return request
         self.tell(Compacted(self.record.id, self._conversation.compaction))
-        return ModelRequest(self._conversation.messages(), request.tools)
+        return self.request(request.tools)
 
     def apply(self, entry: Entry) -> None:
         """Lets an entry count, durable or not."""

@@ -7,7 +7,7 @@ of the past alone is written in the same order, but not waited for.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol, final
 
 import msgspec
@@ -34,6 +34,7 @@ __all__ = [
     "TurnBegan",
     "TurnEnded",
     "abandon",
+    "backwards",
     "read",
     "restore",
     "write",
@@ -423,6 +424,18 @@ def restore(entries: Iterable[bytes]) -> Restored:
     for data in entries:
         restoration.add(data)
     return restoration.restored()
+
+
+def backwards(entries: Sequence[bytes]) -> Iterator[Entry]:
+    """The entries of a session, the latest first; one that is there twice in a row counts once. Raises
+    CodecError for one that cannot be read."""
+    last: bytes | None = None
+    for data in reversed(entries):
+        if data != last:
+            entry = read(data)
+            if not isinstance(entry, Compacted):  # it may come between any two others
+                last = data
+            yield entry
 
 
 def _told(use: ToolUse, call: ToolCall) -> ToolMessage:

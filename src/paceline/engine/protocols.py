@@ -1,6 +1,6 @@
 """What a session needs of others: models to ask, tools to run, and a journal to go on from."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -89,6 +89,10 @@ class Foresight(Protocol):
     @property
     def hints(self) -> PerformanceHints:
         """What is likely to come, as far as that is known."""
+        ...
+
+    def recall(self, entries: Iterable[Entry]) -> None:
+        """The session is gone on with: what its journal says of what was before, the latest first."""
         ...
 
     def asking(self) -> None:

@@ -17,6 +17,7 @@ from paceline.engine.journal import (
     Restored,
     TurnBegan,
     abandon,
+    backwards,
 )
 from paceline.engine.limits import SessionBudget
 from paceline.engine.loops import Loops
@@ -285,7 +286,7 @@ class Session:
         if not self._open and not self._closing:
             _log.info("Starting optimized agent engine")
             if self._means.journal is not None:
-                restored = await _restored(await self._means.journal.load(self.id), self._seen())
+                restored = await _restored(self._means, self.id, self._seen())
                 if restored.compaction is not None:
                     self.conversation.restore(restored.compaction)
                 for turn_id, message in restored.messages:
@@ -412,12 +413,16 @@ def _check_message(text: object) -> None:
         raise InvalidInputError("the message is empty")
 
 
-async def _restored(entries: list[bytes], most: int | None) -> Restored:
+async def _restored(means: Means, session_id: str, most: int | None) -> Restored:
+    """What was said before, of which who looks ahead is told too."""
+    entries = [] if means.journal is None else await means.journal.load(session_id)
     restoration = Restoration(most)
     for at, data in enumerate(entries, 1):
         restoration.add(data)
         if not at % _SLICE:
             await asyncio.sleep(0)
+    if means.foresight is not None and entries:
+        means.foresight.recall(backwards(entries))
     return restoration.restored()
 
 

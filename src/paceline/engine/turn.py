@@ -34,7 +34,7 @@ from paceline.engine.states import (
 )
 from paceline.engine.troubles import Troubles
 from paceline.errors import BudgetExceededError, CallCancelledError, CallError, PacelineError
-from paceline.messages import ModelReply, ModelRequest, Part, Restarted, ToolUse, UsePart
+from paceline.messages import ModelReply, Part, Restarted, ToolUse, UsePart
 
 if TYPE_CHECKING:
     from paceline.engine.course import Course
@@ -194,7 +194,7 @@ class Turn:
     async def _ask(self) -> None:
         """Asks the model until it answers, and notes what it says."""
         models, foresight = self._means.models, self._means.foresight
-        request = ModelRequest(self._scene.conversation.messages(), self._tools.definitions())
+        request = self._notes.request(self._tools.definitions())
         while True:
             self._listening = True
             if foresight is not None:

@@ -16,16 +16,14 @@ from paceline.errors import PacelineError
 from paceline.path.calls import Calls
 from paceline.path.job import Job
 from paceline.redaction import Redactor
+from paceline.sessions.talk import Talk
 from paceline.sessions.toolbox import Run, Toolbox
 from paceline.settings import Settings
 
-__all__ = ["Around", "Converse", "Foresee"]
-
-Converse = Callable[[str], tuple[Call, Job] | None]
-"""What would ask the model if the user wrote this now; None if its answer would not be kept."""
+__all__ = ["Around", "Foresee"]
 
 Foresee = Callable[
-    [Toolbox, ExecutionContext, Converse], Awaitable[tuple[Foresight, Callable[[], object]]]
+    [Toolbox, ExecutionContext, Talk], Awaitable[tuple[Foresight, Callable[[], object]]]
 ]
 
 

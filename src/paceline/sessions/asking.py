@@ -177,6 +177,12 @@ class ModelCalls:
             return None
         return msgspec.structs.replace(call, priority=Priority.SPECULATIVE), job
 
+    def reply(self, outcome: Outcome) -> ModelReply | None:
+        """What the first model answered to that; None if it did not."""
+        if outcome.error is None and type(outcome.value) is not ModelReply:
+            outcome = _read(self._models[0], outcome)
+        return outcome.value if isinstance(outcome.value, ModelReply) else None
+
 
 def _read(asked: Asked, outcome: Outcome) -> Outcome:
     """With the answer that its value is."""

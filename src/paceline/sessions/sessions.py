@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Unpack, final
 import msgspec
 
 from paceline.agents.spec import AgentSpec
-from paceline.call import Call, Caller, Kind, Priority, current_call
+from paceline.call import Caller, Kind, Priority, current_call
 from paceline.engine.conversation import Conversation
 from paceline.engine.pipeline import ToolPipeline
 from paceline.engine.protocols import Foresight
@@ -24,8 +24,6 @@ from paceline.engine.states import AgentState, ExecutionContext, ResourceLimits
 from paceline.engine.watchdog import Alarm, Stuck, Watchdog
 from paceline.errors import InvalidInputError, RuntimeClosedError, UsageError
 from paceline.history.sessions import SessionStore, SessionSummary
-from paceline.messages import ModelRequest, UserMessage
-from paceline.path.job import Job
 from paceline.sessions.around import Around
 from paceline.sessions.asking import ModelCalls
 from paceline.sessions.catalogue import Catalogue
@@ -37,6 +35,7 @@ from paceline.sessions.memory import ProcessMemory
 from paceline.sessions.opening import OpeningSession, SessionOptions, check_options
 from paceline.sessions.servers import McpTools, ServedTools
 from paceline.sessions.summary import ModelSummary
+from paceline.sessions.talk import Talk
 from paceline.sessions.toolbox import Toolbox, unknown_tool
 from paceline.sessions.turns import TurnRecord
 from paceline.settings import ChatSettings
@@ -258,21 +257,15 @@ class Sessions:
         workspace: str,
         held: "_Held",
     ) -> Foresight | None:
-        """Who looks ahead; nobody where the tools are those of others."""
-        foresee = self._around.foresee
-        if foresee is None or tools is None or not tools.reads:
+        """Who looks ahead; nobody where the tools are those of others, or nothing may be run ahead."""
+        foresee, models_too = self._around.foresee, self._around.settings.predict.models
+        if foresee is None or tools is None or not (tools.reads or models_too):
             return None
         context = ExecutionContext(
             str(caller.session), caller.user, caller.tenant, workspace=workspace
         )
-
-        def converse(text: str) -> tuple[Call, Job] | None:
-            if held.session is None:
-                return None
-            messages = (*held.session.conversation.messages(), UserMessage(text))
-            return models.ahead(ModelRequest(messages, tools.definitions()), context)
-
-        foresight, held.foreseen = await foresee(tools, context, converse)
+        talk = Talk(models, lambda: held.session, clock=self._around.clock)
+        foresight, held.foreseen = await foresee(tools, context, talk)
         return foresight
 
     async def _asked(self, caller: Caller, options: SessionOptions, held: "_Held") -> ModelCalls:

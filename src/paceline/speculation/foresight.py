@@ -6,16 +6,15 @@ nothing to be gained, and is not made slower.
 """
 
 import asyncio
-import contextlib
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from itertools import islice
 from typing import Final, cast, final
 
 import msgspec
 
-from paceline.call import Call, Caller, Effect, Priority
-from paceline.clock import Clock
+from paceline.call import Caller, Effect, Priority
 from paceline.engine.journal import (
     Compacted,
     Entry,
@@ -35,17 +34,18 @@ from paceline.engine.states import (
     ToolStatus,
 )
 from paceline.messages import ToolUse
-from paceline.path.job import Job
 from paceline.predict.events import Called, Event, Said, Step
 from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor, Session
 from paceline.predict.values import canonical
 from paceline.redaction import MASK, Redactor
-from paceline.speculation.messages import NextMessage
+from paceline.speculation.messages import Messages, NextMessage
+from paceline.speculation.pace import Pace
+from paceline.speculation.rehearsal import Rehearsal, Talk
 from paceline.speculation.scopes import is_alone
 from paceline.speculation.speculator import Chance, Speculator, Tools
 
-__all__ = ["Foresight", "Habits", "Pace", "nobody"]
+__all__ = ["Foresight", "Habits"]
 
 _NS: Final = 1_000_000_000
 _BLINK_S: Final = 0.002
@@ -65,45 +65,13 @@ _NO_HINTS: Final = PerformanceHints()
 _CAME: Final = frozenset({ToolStatus.COMPLETED, ToolStatus.CACHED})
 
 
-@final
-class Pace:
-    """How much time looking ahead takes, and is left: all sessions together a tenth at most, so that
-    whoever has work to do is not kept from it."""
-
-    __slots__ = ("_clock", "_next_ns", "model_s")
-
-    def __init__(self, clock: Clock) -> None:
-        self.model_s = 1.0
-        """How long models take to answer, lately, in seconds."""
-        self._clock = clock
-        self._next_ns = 0
-
-    def answered(self, seconds: float) -> None:
-        """One more answer of a model."""
-        self.model_s += 0.2 * (seconds - self.model_s)
-
-    def wait_s(self) -> float:
-        """In how many seconds somebody may look again."""
-        return max(0, self._next_ns - self._clock.monotonic_ns()) / _NS
-
-    @contextlib.contextmanager
-    def looking(self) -> Generator[None]:
-        """Around each look."""
-        began_ns = self._clock.monotonic_ns()
-        try:
-            yield
-        finally:
-            now_ns = self._clock.monotonic_ns()
-            self._next_ns = now_ns + 9 * (now_ns - began_ns)
-
-
 class Habits(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What all sessions of a runtime share: who predicts, who launches, what is left out of what is
     learnt, and who is told that there is news."""
 
     predictor: PerformancePredictor
-    messages: PerformancePredictor | None
-    """Who predicts what users write; nobody where models are not asked ahead."""
+    messages: Messages | None
+    """What users write; None where models are not asked ahead."""
     speculator: Speculator
     redactor: Redactor
     pace: Pace
@@ -119,11 +87,10 @@ class _Stage(Enum):
     USER = 3
 
 
+_News = Event | Sequence[ToolCall]
+"""What happened, as it was heard."""
+
 _MOMENTS: Final = {_Stage.REPLY: Moment.REPLY, _Stage.TOOLS: Moment.TOOLS, _Stage.USER: Moment.IDLE}
-
-
-def nobody(_: str) -> None:
-    """Asks nobody."""
 
 
 @final
@@ -132,9 +99,9 @@ class Foresight:
 
     __slots__ = (
         "_again",
-        "_asked", "_caller",
+        "_asked",
+        "_caller",
         "_context",
-        "_converse",
         "_foreseen",
         "_foreseen_after",
         "_habits",
@@ -143,6 +110,8 @@ class Foresight:
         "_loop",
         "_next",
         "_pending",
+        "_recalled",
+        "_rehearsal",
         "_scope",
         "_session",
         "_since",
@@ -150,7 +119,7 @@ class Foresight:
         "_timer",
         "_tools",
         "hints",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
@@ -158,22 +127,24 @@ class Foresight:
         tools: Tools,
         context: ExecutionContext,
         scope: str,
-        converse: Callable[[str], tuple[Call, Job] | None] = nobody,
+        talk: Talk | None = None,
     ) -> None:
-        """`scope` is the circle whose habits these are. `converse` makes what would ask the model if
-        the user wrote this now, where its answer would be kept."""
+        """`scope` is the circle whose habits these are. `talk` is what is said in the session, where
+        its model may be asked ahead."""
         self.hints = _NO_HINTS
         """What is likely to come."""
         self._habits = habits
         self._tools = tools
-        self._converse = converse
         self._caller = Caller(context.user_id, context.session_id, context.tenant)
         self._context = context
         self._scope = scope
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
         self._next: NextMessage | None = None
-        self._pending: list[Event | Sequence[ToolCall]] = []
+        self._rehearsal = Rehearsal(talk, tools, context, habits.speculator, self._chance)
+        self._recalled: list[_News] = []
+        """What happened before the session was gone on with, and is not known yet."""
+        self._pending: list[_News] = []
         self._asked: Sequence[ToolUse] = ()
         self._foreseen: set[tuple[str, str]] = set()
         self._foreseen_after: set[tuple[str, str]] = set()
@@ -187,6 +158,13 @@ class Foresight:
 
     def opened(self) -> None:
         """The session begins; nothing was said in it yet."""
+        self._wait(_Stage.USER)
+
+    def recall(self, entries: Iterable[Entry]) -> None:
+        """The session is gone on with. It was learnt of all that when it happened, so that it is only
+        what the session is at."""
+        told = (news for entry in entries if (news := _news(entry)) is not None)
+        self._recalled = list(islice(told, _MOST_PENDING))[::-1]
         self._wait(_Stage.USER)
 
     def heard(self, entry: Entry) -> None:
@@ -241,6 +219,7 @@ class Foresight:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._rehearsal.stop()
         self._habits.speculator.leave(self._context.session_id)
         if is_alone(self._scope):
             self._habits.predictor.forget(self._scope)
@@ -252,7 +231,7 @@ class Foresight:
             if self._next is not None:
                 self._next.over()
 
-    def _note(self, event: Event | Sequence[ToolCall]) -> None:
+    def _note(self, event: _News) -> None:
         self._pending.append(event)
         if len(self._pending) > 2 * _MOST_PENDING:
             del self._pending[:_MOST_PENDING]
@@ -299,24 +278,33 @@ class Foresight:
             session = self._session = habits.predictor.session(self._scope, schemas)
             if habits.messages is not None:
                 self._next = NextMessage(habits.messages, self._scope)
+        if self._recalled:
+            recalled, self._recalled = self._recalled[:_AT_A_TIME], self._recalled[_AT_A_TIME:]
+            for news in recalled:
+                event = self._event(news)
+                session.hear(event)
+                if self._next is not None and isinstance(event, Said) and event.by_user:
+                    self._next.recalled(event.text)
+            return not (self._recalled or self._pending)
         pending, self._pending = self._pending[:_AT_A_TIME], self._pending[_AT_A_TIME:]
         if not pending:
             return True
-        for event in pending:
-            if isinstance(event, Said):
-                clean = Said(habits.redactor.text(event.text), event.by_user)
-                habits.predictor.observe(session, clean)
-                if clean.by_user and self._next is not None:
-                    self._next.said(clean.text)
-            elif isinstance(event, Step):
-                habits.predictor.observe(session, event)
-            else:
-                step = Step(tuple(self._called(call) for call in event))
-                took = [_took_s(call) for call in event]
-                self._count(event, step.calls)
-                habits.predictor.observe(session, step, took_s=took)
+        for news in pending:
+            event, took = self._event(news), []
+            if not isinstance(news, Said | Step) and isinstance(event, Step):
+                took = [_took_s(call) for call in news]
+                self._count(news, event.calls)
+            habits.predictor.observe(session, event, took_s=took)
+            if self._next is not None and isinstance(event, Said) and event.by_user:
+                self._next.said(event.text)
         habits.news()
         return not self._pending
+
+    def _event(self, news: _News) -> Event:
+        """The same without secrets."""
+        if isinstance(news, Said):
+            return Said(self._habits.redactor.text(news.text), news.by_user)
+        return news if isinstance(news, Step) else Step(tuple(map(self._called, news)))
 
     def _count(self, made: Sequence[ToolCall], calls: Sequence[Called]) -> None:
         """Calls that were made: those that changed nothing might have been launched."""
@@ -325,9 +313,8 @@ class Foresight:
             use = ToolUse(one.id, one.tool_name, one.args)
             if call.name in harmless or self._tools.ahead(use) is not None:
                 key = call.name, canonical(call.arguments)
-                self._habits.speculator.real(
-                    call.name, self._caller, foreseen=key in self._foreseen
-                )
+                foreseen = key in self._foreseen or self._rehearsal.foresaw(use.name, use.arguments)
+                self._habits.speculator.real(call.name, self._caller, foreseen=foreseen)
         self._foreseen, self._foreseen_after = self._foreseen_after, set()
 
     def _look(self, moment: Moment) -> float:
@@ -343,7 +330,7 @@ class Foresight:
             foreseen = self._foreseen_after
         elif moment is Moment.IDLE:
             foreseen.clear()  # of the turn before
-            self._ask_ahead()
+            kept_s = self._rehearse()
         # Now and then all are looked at: who was wrong once may be right another time.
         self._looks += 1
         least = 0.0 if self._looks % _ALL_OF == 1 else _LIKELY
@@ -391,14 +378,20 @@ class Foresight:
         # From when it is there, which may take longer than mostly.
         return self._tools.kept_s(prepared) + 2 * chance.takes_s
 
-    def _ask_ahead(self) -> None:
-        """Has the model asked what the user is likely to write next."""
+    def _rehearse(self) -> float:
+        """Goes through the turn that the user is likely to begin next. In how many seconds the first
+        of it is not kept any more."""
         likely = None if self._next is None else self._next.likely()
-        asked = None if likely is None or MASK in likely[0] else self._converse(likely[0])
-        if likely is not None and asked is not None:
-            chance = Chance(likely[1], self._habits.pace.model_s, self._lead_s(Moment.IDLE))
-            if not self._habits.speculator.objection(asked[0], chance):
-                self._habits.speculator.launch(*asked, chance)
+        if likely is None or MASK in likely[0]:
+            self._rehearsal.clear()
+            return math.inf
+        return self._rehearsal.begin(*likely)
+
+    def _chance(self, probability: float, tool: str | None) -> Chance:
+        """What is thought of a call in a turn that is gone through: of a tool, or of the model."""
+        habits = self._habits
+        takes_s = habits.predictor.takes_s(self._scope, tool) if tool else habits.pace.model_s
+        return Chance(probability, takes_s, self._lead_s(Moment.IDLE))
 
     def _lead_s(self, moment: Moment) -> float:
         """In how many seconds somebody may ask for what is predicted now."""
@@ -437,6 +430,19 @@ class Foresight:
         try:
             return self._habits.redactor.data(value)
         except RecursionError:
+            return None
+
+
+def _news(entry: Entry) -> _News | None:
+    """What prediction hears of an entry of the past."""
+    match entry:
+        case TurnBegan():
+            return Said(entry.text)
+        case Replied():
+            return None if entry.uses else Said(entry.text, by_user=False)
+        case StepEnded():
+            return entry.calls
+        case _:
             return None
 
 

@@ -38,13 +38,15 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Learnt(msgspec.Struct, frozen=True):
     """What is kept, as plain data: of the predictor, and of what launching was worth (None where
     nothing was launched). `effects` are those of tools by name; one whose calls differ has the worst.
-    `at_ns` is when it was written, by the wall clock; `size` in bytes."""
+    `at_ns` is when it was written, by the wall clock; `size` in bytes. `messages` are habits of what
+    users write (None where they are not learnt)."""
 
     predictor: object
     ledger: object
     effects: Mapping[str, EffectKind]
     at_ns: int
     size: int
+    messages: object = None
 
 
 @final
@@ -84,6 +86,7 @@ class KeptPredictions:
         predictor: object,
         ledger: object = None,
         effects: Mapping[str, EffectKind] = _NOTHING,
+        messages: object = None,
     ) -> bool:
         """Writes plain data in place of what is kept, private to its owner.
 
@@ -92,7 +95,7 @@ class KeptPredictions:
         EXHAUSTED on a full disk and for more than may be kept, and then the file stays as it was;
         CodecError for what is no plain data.
         """
-        content = _encoded(predictor, ledger, effects)
+        content = _encoded(_Document(predictor, ledger, effects, messages))
         with self._alone():
             forgot_ns = self._forgot_ns()
             if forgot_ns > self._since_ns:
@@ -107,7 +110,7 @@ class KeptPredictions:
         full that not even this can be written. Raises as `save`; nothing is left behind on a full
         disk as well, as that needs no space.
         """
-        content = _encoded(None, None, {}) if left is None else _encoded_again(left)
+        content = _encoded(_Document(None, None, {}) if left is None else _document(left))
         with self._alone():
             forgot_ns = max(self._clock.wall_ns(), self._forgot_ns() + 1)
             if left is None:
@@ -219,15 +222,24 @@ def peek(path: Path, most_bytes: int = MOST_BYTES) -> Learnt | None:
         raise CorruptStoreError(f"{path} cannot be read: {exc}") from exc
     if document.predictor is None:
         return None
-    return Learnt(document.predictor, document.ledger, document.effects, head.at_ns, len(data))
+    return Learnt(
+        document.predictor,
+        document.ledger,
+        document.effects,
+        head.at_ns,
+        len(data),
+        document.messages,
+    )
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """All of the file but its head."""
+class _Document(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """All of the file but its head. Where there are no habits of messages it is as it was before
+    there were any."""
 
     predictor: object
     ledger: object
     effects: Mapping[str, EffectKind]
+    messages: object = None
 
 
 class _Head(NamedTuple):
@@ -250,12 +262,11 @@ def _head(path: Path, data: bytes) -> _Head:
     return _Head(*_HEAD.unpack(data))
 
 
-def _encoded_again(learnt: Learnt) -> bytes:
-    return _encoded(learnt.predictor, learnt.ledger, learnt.effects)
+def _document(learnt: Learnt) -> _Document:
+    return _Document(learnt.predictor, learnt.ledger, learnt.effects, learnt.messages)
 
 
-def _encoded(predictor: object, ledger: object, effects: Mapping[str, EffectKind]) -> bytes:
-    document = _Document(predictor, ledger, effects)
+def _encoded(document: _Document) -> bytes:
     try:
         try:
             return msgspec.msgpack.encode(document)

@@ -11,11 +11,13 @@ __all__ = ["LearntOf", "learnt_of"]
 
 
 class LearntOf(msgspec.Struct, frozen=True):
-    """One circle: calls by tool, most first, and the patterns of what follows what."""
+    """One circle: calls by tool, most first, and the patterns of what follows what. `messages` is how
+    many were learnt of, where their habits are."""
 
     circle: str
     calls: Mapping[str, int]
     patterns: int
+    messages: int = 0
 
 
 def learnt_of(saved: object) -> list[LearntOf]:

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, cast, final
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Final, final
 
 from paceline.call import Call, Caller, EffectKind, Outcome
 from paceline.clock import Clock
@@ -17,17 +17,18 @@ from paceline.predict.ledger import Figures, Ledger
 from paceline.predict.predictor import UPDATE_S, Bits, PerformancePredictor
 from paceline.redaction import Redactor
 from paceline.session_settings import PredictSettings
-from paceline.speculation.foresight import Foresight, Habits, Pace, nobody
+from paceline.speculation.foresight import Foresight, Habits
 from paceline.speculation.kept import KeptPredictions
-from paceline.speculation.scopes import circle_of, is_alone
+from paceline.speculation.messages import Messages, fitting
+from paceline.speculation.pace import Pace
+from paceline.speculation.rehearsal import Talk
+from paceline.speculation.scopes import circle_of, lasting
 from paceline.speculation.speculator import Speculator, Tools
 
 __all__ = ["Predictions"]
 
 _log = logging.getLogger("paceline")
 _JITTER: Final = 0.1
-_MESSAGES: Final = 1_000
-"""Patterns of what users write. These are not kept in the file."""
 _WORST: Final = (EffectKind.PURE, EffectKind.READ, EffectKind.WRITE, EffectKind.UNKNOWN)
 """The worst is last."""
 
@@ -84,15 +85,10 @@ class Predictions:
             at_once=settings.at_once,
             outside=settings.outside,
         )
-        messages = PerformancePredictor(
-            clock=clock,
-            arguments=ArgumentModel,
-            patterns=_MESSAGES,
-            scopes=settings.scopes,
-        )
+        self._messages = Messages(clock, scopes=settings.scopes) if settings.models else None
         self._habits = Habits(
             predictor=self.predictor,
-            messages=messages if settings.models else None,
+            messages=self._messages,
             speculator=self.speculator,
             redactor=redactor,
             pace=Pace(clock),
@@ -117,6 +113,8 @@ class Predictions:
             self.predictor.load(learnt.predictor)
             if learnt.ledger is not None:
                 self._ledger.load(learnt.ledger)
+            if self._messages is not None and learnt.messages is not None:
+                self._messages.load(learnt.messages)
         except CodecError as exc:
             aside = CorruptStoreError(str(exc), next_step=exc.next_step)
             await asyncio.to_thread(self._kept.set_aside, aside)
@@ -126,15 +124,15 @@ class Predictions:
         self,
         tools: Tools,
         context: ExecutionContext,
-        converse: Callable[[str], tuple[Call, Job] | None] = nobody,
+        talk: Talk | None = None,
     ) -> Foresight:
-        """For one session. `converse` makes what would ask its model if the user wrote this now."""
+        """For one session. Without its `talk` no model is asked ahead in it."""
         self._public.update(tools.public())
         for name, kind in tools.effects().items():
             self._effects[name] = max(self._effects.get(name, kind), kind, key=_WORST.index)
         caller = Caller(context.user_id, context.session_id, context.tenant)
         circle = circle_of(caller, self._settings.share)
-        return Foresight(self._habits, tools, context, circle, converse)
+        return Foresight(self._habits, tools, context, circle, talk)
 
     def figures(self) -> Mapping[str, Figures]:
         """What predictions and launches were worth, by tool."""
@@ -169,12 +167,11 @@ class Predictions:
         if not self._unwritten or kept is None:
             return
         self._unwritten = False
-        saving = Bits(self.predictor.saving())
-        for _ in saving:
-            await asyncio.sleep(0)  # others are not kept waiting for all of it
+        predictor = await _saved(self.predictor.saving())
+        messages = None if self._messages is None else await _saved(self._messages.saving())
         ledger, effects = self._ledger.save(), dict(self._effects)
         try:
-            if not await asyncio.to_thread(kept.save, _lasting(saving.whole), ledger, effects):
+            if not await asyncio.to_thread(_save, kept, predictor, ledger, effects, messages):
                 self._forget()  # somebody said so meanwhile
                 await self.open()
         except (CodecError, StorageError) as exc:
@@ -189,11 +186,25 @@ class Predictions:
         predictor, ledger = self._nothing
         self.predictor.load(predictor)
         self._ledger.load(ledger)
+        if self._messages is not None:
+            self._messages.load(Messages(self._clock).save())
 
 
-def _lasting(saved: object) -> object:
-    """What a predictor saved, without what sessions learnt for themselves alone."""
-    parts = cast("dict[str, object]", saved)
-    scopes = cast("dict[str, object]", parts["scopes"])
-    left = {scope: each for scope, each in scopes.items() if not is_alone(scope)}
-    return {**parts, "scopes": left}
+async def _saved(saving: Generator[None, None, object]) -> object:
+    """What comes of it, with a pause after each bit: others are not kept waiting for all of it."""
+    bits = Bits(saving)
+    for _ in bits:
+        await asyncio.sleep(0)
+    return bits.whole
+
+
+def _save(
+    kept: KeptPredictions,
+    predictor: object,
+    ledger: object,
+    effects: Mapping[str, EffectKind],
+    messages: object,
+) -> bool:
+    """Writes what may outlast sessions; as `KeptPredictions.save`."""
+    messages = None if messages is None else fitting(messages)
+    return kept.save(lasting(predictor), ledger, effects, messages)

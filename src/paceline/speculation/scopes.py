@@ -1,6 +1,6 @@
 """Among whom habits are learnt: the circles that a caller belongs to, by name."""
 
-from typing import Final, Literal
+from typing import Final, Literal, cast
 from urllib.parse import quote, unquote
 
 from paceline.call import Caller
@@ -12,6 +12,7 @@ __all__ = [
     "circles_of",
     "is_alone",
     "is_shared",
+    "lasting",
     "said",
     "user_of",
 ]
@@ -62,6 +63,14 @@ def is_alone(circle: str) -> bool:
 def is_shared(circle: str) -> bool:
     """Whether it is one of several people."""
     return circle == EVERYBODY or circle.startswith(_TENANT)
+
+
+def lasting(saved: object) -> object:
+    """What a predictor saved, without what sessions learnt for themselves alone."""
+    parts = cast("dict[str, object]", saved)
+    scopes = cast("dict[str, object]", parts["scopes"])
+    left = {scope: each for scope, each in scopes.items() if not is_alone(scope)}
+    return {**parts, "scopes": left}
 
 
 def said(circle: str) -> str:

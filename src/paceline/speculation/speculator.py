@@ -52,6 +52,10 @@ class Tools(Protocol):
         """What they declare to do to the world, by name."""
         ...
 
+    def text(self, outcome: Outcome) -> str:
+        """What the model is told of a result."""
+        ...
+
     def call(
         self,
         preparation: Preparation,
@@ -125,9 +129,15 @@ class Speculator:
             usd=self._costs(call),
         )
 
-    def launch(self, call: Call, job: Job, chance: Chance) -> str:
+    def launch(
+        self,
+        call: Call,
+        job: Job,
+        chance: Chance,
+        then: Callable[[Outcome], object] | None = None,
+    ) -> str:
         """Starts a call of `Priority.SPECULATIVE` that there is no objection to, and returns at once;
-        or says why it does not."""
+        or says why it does not. `then` is told what came of it, unless it was stopped."""
         session = call.caller.session or ""
         if self._closed or not self._launches:
             return "nothing is run ahead"
@@ -143,6 +153,8 @@ class Speculator:
         self._of_session.setdefault(session, {})[id_] = task
         began_ns = self._clock.monotonic_ns()
         task.add_done_callback(lambda _: self._over(id_, call, task, began_ns))
+        if then is not None:
+            task.add_done_callback(lambda _: task.cancelled() or then(task.result()))
         return ""
 
     def leave(self, session: str) -> None:

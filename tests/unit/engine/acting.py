@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any, Self, cast
 
@@ -301,6 +301,9 @@ class Foretells:
 
     def asking(self) -> None:
         self.told.append("asking")
+
+    def recall(self, entries: Iterable[Entry]) -> None:
+        """Nothing."""
 
     def heard(self, entry: Entry) -> None:
         self.told.append(type(entry).__name__)

@@ -14,7 +14,7 @@ from paceline.balance.rate import Rates
 from paceline.engine.states import PerformanceHints
 from paceline.messages import Hear, ModelReply, ModelRequest, ToolUse
 from paceline.predict.predictor import PerformancePredictor
-from paceline.speculation.foresight import Pace
+from paceline.speculation.pace import Pace
 from paceline.testing.virtual_time import VirtualClock
 from tests.unit.far import Far
 from tests.unit.speculation.worlds import (

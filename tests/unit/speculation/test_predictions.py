@@ -20,6 +20,7 @@ from paceline.session_settings import PredictSettings
 from paceline.speculation.foresight import Foresight
 from paceline.speculation.kept import KeptPredictions, peek
 from paceline.speculation.learnt import learnt_of
+from paceline.speculation.messages import heard_of
 from paceline.speculation.predictions import Predictions
 from paceline.testing.virtual_time import VirtualClock
 from tests.unit.predict.sessions import orders
@@ -38,6 +39,9 @@ class NoTools:
 
     def kept_s(self, preparation: Any) -> float:
         raise AssertionError(preparation)
+
+    def text(self, outcome: Any) -> str:
+        raise AssertionError(outcome)
 
     def public(self) -> set[str]:
         return set()
@@ -63,12 +67,12 @@ class Stage:
     def kept(self) -> KeptPredictions:
         return KeptPredictions(self.path, self.clock, on_trouble=lambda exc: self._tell("", exc))
 
-    async def open(self) -> Predictions:
+    async def open(self, **settings: Any) -> Predictions:
         async def run(*_: Any) -> Any:
             raise AssertionError("nothing is run")
 
         made = Predictions(
-            PredictSettings(),
+            PredictSettings(**settings),
             run=run,
             clock=self.clock,
             rng=random.Random(1),
@@ -96,6 +100,13 @@ class Stage:
     def circles(self) -> list[str]:
         learnt = peek(self.path)
         return [] if learnt is None else [one.circle for one in learnt_of(learnt.predictor)]
+
+    def heard(self) -> dict[str, int] | None:
+        """How many messages were learnt of, by circle; None where they are not in the file."""
+        learnt = peek(self.path)
+        if learnt is None or learnt.messages is None:
+            return None
+        return dict(heard_of(learnt.messages))
 
 
 def session(predictions: Predictions, user: str | None = "ada", id_: str = "s") -> Foresight:
@@ -386,5 +397,78 @@ def test_the_worst_effect_of_a_name_is_kept(stage: Stage) -> None:
         learnt = peek(stage.path)
         assert learnt is not None
         assert learnt.effects == {"look": EffectKind.WRITE}
+
+    runs_clean(main())
+
+
+def test_habits_of_messages_are_kept_while_models_are_asked_ahead(stage: Stage) -> None:
+    """With `models` what users write is kept with all else, also in a file from before, but for what a
+    session without a user learns; without `models` it is taken out at the next write (S2-49, S2-51)."""
+
+    async def main() -> None:
+        plain = await stage.open()
+        await news(session(plain))
+        await plain.close()
+        assert stage.heard() is None
+        asked = await stage.open(models=True)
+        for _ in range(2):
+            await news(session(asked), "the open bugs?")
+        await news(session(asked, None, "s-alone"), "nobody's words")
+        await asked.close()
+        assert stage.heard() == {"user ada": 2}
+        assert b"the open bugs?" in stage.path.read_bytes()
+        assert b"nobody" not in stage.path.read_bytes()
+        again = await stage.open(models=True)
+        await news(session(again), "the open bugs?")
+        await again.close()
+        assert stage.heard() == {"user ada": 3}
+        without = await stage.open()
+        await news(session(without))
+        await without.close()
+        assert stage.heard() is None
+        assert stage.told == []
+
+    runs_clean(main())
+
+
+def test_damaged_habits_of_messages_are_told_of(stage: Stage) -> None:
+    """A file of which the habits of messages cannot be read is told of and moved aside, and learning
+    begins anew; without `models` nobody looks at them (S2-49, S2-51)."""
+
+    async def main() -> None:
+        empty = (await stage.open()).predictor.save()
+        stage.kept().save(empty, None, {}, {"version": 1})
+        await (await stage.open()).close()
+        assert stage.told == []
+        predictions = await stage.open(models=True)
+        (told,) = stage.told
+        assert "moved aside" in told
+        await news(session(predictions))
+        await predictions.close()
+        assert stage.heard() == {"user ada": 1}
+
+    runs_clean(main())
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_another_process_forgot_of_messages_is_dropped(stage: Stage) -> None:
+    """When something is forgotten by another process, a running one drops what it knew of messages too,
+    and does not write it back (S2-51)."""
+
+    async def main() -> None:
+        predictions = await stage.open(models=True)
+        foresight = session(predictions)
+        for _ in range(2):
+            await news(foresight, "the open bugs?")
+        await asyncio.sleep(40)
+        assert stage.heard() == {"user ada": 2}
+        stage.clock.advance(1)
+        stage.kept().forget()
+        await news(session(predictions, "bob"), "words of bob")
+        await asyncio.sleep(40)
+        await news(session(predictions, "bob"), "words of bob")
+        await predictions.close()
+        assert stage.heard() == {"user bob": 1}
+        assert b"bugs" not in stage.path.read_bytes()
 
     runs_clean(main())
