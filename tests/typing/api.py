@@ -1,6 +1,7 @@
 """What the public names promise to a type checker. Checked, never run."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, assert_type
 
 from paceline import (
@@ -246,6 +247,7 @@ async def sessions() -> None:
             assert_type(session.state, AgentState)
             assert_type(session.context, AgentContext)
             assert_type(session.hints, PerformanceHints)
+            assert_type(session.hints.expected_ns, Mapping[str, int])
             turn = await session.send("hello", timeout_s=5)
             assert_type(turn, ConversationTurn)
             assert_type(turn.tool_calls, tuple[ToolCall, ...])

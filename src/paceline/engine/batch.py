@@ -208,6 +208,10 @@ class Batch(msgspec.Struct, eq=False):
         if len(ready) == 1 and self._complete and not self._active:
             return ready[0]
         most = max(1, self.course.limits.max_concurrent_tools)
+        left = most - self._busy
+        few = left > 0 and 1 < len(ready) > min(left, self.course.floor.gate.free)
+        if few and self.course.knows_times:
+            ready = self._longest_first(ready)
         for execution in ready:
             if execution.agreed and self._busy >= most:
                 continue  # those that a person has to agree to can be asked for
@@ -221,6 +225,23 @@ class Batch(msgspec.Struct, eq=False):
                 )
                 self.course.floor.live.add(self)
         return None
+
+    def _longest_first(self, ready: Sequence[Execution]) -> list[Execution]:
+        """Those for which there are too few places, in the order in which they are over soonest
+        (longest processing time first: R. Graham, Bounds on multiprocessing timing anomalies, 1969);
+        equals as they were asked for. Those that could only wait for others that take much are behind.
+        """
+        course = self.course
+        ordered = sorted(
+            ready, key=lambda each: course.expected_ns(each) if each.agreed else 0, reverse=True
+        )
+        left = course.floor.intensive.capacity
+        left -= sum(
+            each.task is not None and each.call is None and course.intensive(each)
+            for each in self._scheduled
+        )
+        late = [each for each in ordered if each.agreed and course.intensive(each)][max(0, left) :]
+        return [each for each in ordered if each not in late] + late if late else ordered
 
     def _ready(self, schedule: Schedule) -> list[Execution]:
         """Those whose turn it is. One that must not run beside one that may go on is refused, so

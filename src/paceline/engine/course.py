@@ -5,11 +5,11 @@ import logging
 from contextvars import Context, copy_context
 from typing import Final, final
 
-from paceline.balance.gate import Gate
+from paceline.balance.gate import Gate, enter_all, try_enter_all
 from paceline.call import Outcome, Source
 from paceline.engine.execution import Execution, Floor, cost_of
 from paceline.engine.hooks import Hooked
-from paceline.engine.protocols import Preparation, Tools
+from paceline.engine.protocols import Foresight, Preparation, Tools
 from paceline.engine.states import (
     ExecutionContext,
     ExecutionPriority,
@@ -62,8 +62,8 @@ class Course:
     """
 
     __slots__ = (
-        "_hooks", "_priority", "_tools", "changed", "context", "deadline_ns", "floor", "limits",
-        "prefix", "variables",
+        "_hooks", "_priority", "_tools", "changed", "context", "deadline_ns", "floor", "foresight",
+        "limits", "prefix", "variables",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +88,8 @@ class Course:
         self._hooks = hooks
         self.changed = hooks.changed
         """As that hook; may be set when an answer begins."""
+        self.foresight: Foresight | None = None
+        """Who says what tools take; may be set before the first answer."""
         self.variables: Context = copy_context()
 
     def prepare(self, call_id: str, use: ToolUse) -> Execution:
@@ -148,6 +150,29 @@ class Course:
         finally:
             execution.begun = False
 
+    def intensive(self, execution: Execution) -> bool:
+        """Whether it takes much."""
+        foresight = self.foresight
+        return foresight is not None and (
+            execution.use.name in foresight.hints.resource_intensive_tools
+        )
+
+    @property
+    def knows_times(self) -> bool:
+        """Whether it is known of any tool how long it runs."""
+        foresight = self.foresight
+        return self.floor.expected_ns is not None or (
+            foresight is not None and bool(foresight.hints.expected_ns)
+        )
+
+    def expected_ns(self, execution: Execution) -> int:
+        """How long it is likely to run, 0 where nothing is known."""
+        name, known, foresight = execution.use.name, self.floor.expected_ns, self.foresight
+        expected_ns = None if known is None else known(name)
+        if expected_ns is None and foresight is not None:
+            expected_ns = foresight.hints.expected_ns.get(name)
+        return expected_ns or 0
+
     def stop(self, execution: Execution) -> None:
         """Ends one that is cancelled, if it is not over."""
         if execution.call is None:
@@ -184,21 +209,27 @@ class Course:
             execution.person_ns += clock.monotonic_ns() - asked_ns
 
     async def _carry_out(self, execution: Execution, preparation: Preparation) -> None:
-        gate = self.floor.gate
+        floor, foresight = self.floor, self.foresight
+        gates = floor.places
+        if foresight is not None and execution.use.name in foresight.hints.resource_intensive_tools:
+            gates = (floor.gate, floor.intensive)
         outer = current_resources.get()
         held = outer.gates if isinstance(outer, _Place) else ()
-        entered = gate.try_enter()
-        # Who runs tools in the course of a tool waits for them in a place that they would wait
-        # for, and so lends it to them.
-        if not entered and gate not in held:
-            await gate.enter(
-                self._priority, tenant=self.context.session_id, deadline_ns=self.deadline_ns
+        entered = gates
+        if not try_enter_all(gates):
+            # Who runs tools in the course of a tool waits for them in a place that they would wait
+            # for, and so lends it to them.
+            entered = tuple(gate for gate in gates if gate not in held)
+            await enter_all(
+                entered,
+                self._priority,
+                tenant=self.context.session_id,
+                deadline_ns=self.deadline_ns,
             )
-            entered = True
         try:
             if self._hooks.begin is not None:
                 await self._hooks.begin(execution.id, preparation)
-            began_ns = self.floor.clock.monotonic_ns()
+            began_ns = floor.clock.monotonic_ns()
             left_ns = self.deadline_ns - began_ns
             if left_ns <= 0:
                 raise CallTimeoutError("there was no time left for it")
@@ -208,7 +239,7 @@ class Course:
             limit_s = left_ns / _NS
             if preparation.timeout_s is not None:
                 limit_s = min(preparation.timeout_s, limit_s)
-            taken = _Place((*held, gate))
+            taken = _Place(held + gates)
             adding = current_resources.set(taken)
             try:
                 outcome = await self._tools.run(
@@ -218,7 +249,7 @@ class Course:
                 current_resources.reset(adding)
                 execution.resources = taken.used
         finally:
-            if entered:
+            for gate in entered:
                 gate.leave()
         execution.cost_usd = cost_of(preparation, outcome)
         if outcome.error is not None:

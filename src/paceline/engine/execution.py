@@ -100,12 +100,21 @@ class Floor:
     `expected_ns` says how long a tool of that name takes, where that is known.
     """
 
-    __slots__ = ("clock", "expected_ns", "gate", "live", "recent")
+    __slots__ = ("clock", "expected_ns", "gate", "intensive", "live", "places", "recent")
 
     def __init__(
-        self, gate: Gate, clock: Clock, expected_ns: Callable[[str], int | None] | None, keep: int
+        self,
+        gate: Gate,
+        intensive: Gate,
+        clock: Clock,
+        expected_ns: Callable[[str], int | None] | None,
+        keep: int,
     ) -> None:
         self.gate = gate
+        self.intensive = intensive
+        """Through which those go as well that take much (a bulkhead: M. Nygard, Release It!, 2007)."""
+        self.places: tuple[Gate, ...] = (gate,)
+        """What all others go through."""
         self.clock = clock
         self.expected_ns = expected_ns
         self.recent: deque[Figures] = deque(maxlen=keep)

@@ -36,6 +36,7 @@ class ToolPipeline:
 
     Who has to wait does so by priority, among equals each session gets its share, and those that
     wait for long become more urgent (see `balance.gate`). While memory is short fewer run at once.
+    While several sessions share it, tools that take much leave one place to the others.
     A tool that itself runs tools here lends them its place, as it waits for them. Used on one event
     loop.
     """
@@ -46,6 +47,7 @@ class ToolPipeline:
         "_floor",
         "_handles",
         "_requests",
+        "_sessions",
         "limits",
         "tools",
     )
@@ -64,8 +66,11 @@ class ToolPipeline:
         self.tools = tools
         self.limits = limits
         self._concurrency = Concurrency(limits.max_concurrent_tools)
-        gate = Gate("the tool pipeline", limits.max_concurrent_tools, max_queue, clock=clock)
-        self._floor = Floor(gate, clock, expected_ns, _KEEP)
+        most = limits.max_concurrent_tools
+        gate = Gate("the tool pipeline", most, max_queue, clock=clock)
+        intensive = Gate("the tool pipeline's part for slow tools", most, max_queue, clock=clock)
+        self._floor = Floor(gate, intensive, clock, expected_ns, _KEEP)
+        self._sessions: set[str] = set()
         self._handles: dict[asyncio.Task[list[ToolCall]], Batch] = {}
         self._requests = 0
         self._closed = False
@@ -171,8 +176,24 @@ class ToolPipeline:
             return before
         limit = concurrency.observe(share, self._floor.clock.monotonic_ns())
         if limit != before:
-            self._floor.gate.resize(limit)
+            self._resize()
         return limit
+
+    def join(self, session_id: str) -> None:
+        """A session works here from now on."""
+        self._sessions.add(session_id)
+        self._resize()
+
+    def part(self, session_id: str) -> None:
+        """It does not any more. A second time changes nothing."""
+        self._sessions.discard(session_id)
+        self._resize()
+
+    def _resize(self) -> None:
+        """Who is alone would wait for nobody's sake."""
+        limit, floor = self._concurrency.limit, self._floor
+        floor.gate.resize(limit)
+        floor.intensive.resize(max(1, limit - 1) if len(self._sessions) > 1 else limit)
 
     async def aclose(self) -> None:
         """Takes no more calls, and stops those that run, or wait, in tasks of their own; returns

@@ -262,6 +262,7 @@ class Session:
                 await _until(turn, over)
         if self._summaries is not None:
             await self._summaries.close(timeout_s if drain else 0.0)
+        self._means.pipeline.part(self.id)
         if self.machine.state is not AgentState.SHUTDOWN:
             self.machine.move(self.machine.state, TransitionTrigger.SHUTDOWN)
         for watch in self._scene.watches:
@@ -285,6 +286,7 @@ class Session:
         """Reads the journal, once. Raises IllegalTransitionError if the session is shut down."""
         if not self._open and not self._closing:
             _log.info("Starting optimized agent engine")
+            self._means.pipeline.join(self.id)
             if self._means.journal is not None:
                 restored = await _restored(self._means, self.id, self._seen())
                 if restored.compaction is not None:

@@ -209,6 +209,8 @@ class PerformanceHints(msgspec.Struct, frozen=True, gc=False):
     cache_warming_candidates: tuple[PredictedCall, ...] = ()
     parallel_execution_groups: tuple[tuple[str, ...], ...] = ()
     resource_intensive_tools: tuple[str, ...] = ()
+    expected_ns: Mapping[str, int] = {}
+    """How long tools take, by name, of those of which that is known."""
 
 
 class ResourceLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -269,6 +269,7 @@ class Turn:
                 priority=self._scene.priority,
                 hooks=self,
             )
+            course.foresight = self._means.foresight
         course.changed = self.changed
         batch = self._batch = self._means.pipeline.follow(course, self._made)
         return batch

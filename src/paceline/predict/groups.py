@@ -30,10 +30,20 @@ Pair: TypeAlias = tuple[str, str]
 
 
 class _Together(msgspec.Struct, gc=False):
-    """How often two tools were called in one turn, and how often one needed the other."""
+    """How often two tools were called in one turn, how often one needed the other, and how many
+    times of those it was the one whose name comes first that did."""
 
     seen: int = 0
     depended: int = 0
+    first: int = 0
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    """The form of a pair. Which of the two needed the other was not always known."""
+
+    seen: int
+    depended: int
+    first: int | None = None
 
 
 @final
@@ -82,13 +92,15 @@ class ParallelGroups:
     def observe(self, turn: Turn, event: Event) -> None:
         """One more event of a session; `turn` moves on."""
         for first, second, depended in turn.hear(event):
-            key = "\n".join(sorted((first, second)))
+            pair = _pair(first, second)
+            key = "\n".join(pair)
             together = self._pairs.get(key)
             if together is None:
                 together = _Together()
                 self._pairs.put(key, together)
             together.seen += 1
             together.depended += depended
+            together.first += depended and second == pair[0]
 
     def groups(self, read_only: Callable[[str], bool]) -> list[tuple[str, ...]]:
         """Tools that may run side by side, by group, those called together most often first. A
@@ -114,19 +126,29 @@ class ParallelGroups:
             groups.append(tuple(sorted(group)) if len(group) > 1 else pair)
         return groups
 
+    def needs(self, name: str, other: str) -> bool:
+        """Whether a tool that was called with another one often enough mostly needed its result."""
+        pair = _pair(name, other)
+        together = self._pairs.get("\n".join(pair))
+        if together is None or together.seen < _OFTEN:
+            return False
+        needed = together.first if name == pair[0] else together.depended - together.first
+        return 2 * needed > together.seen
+
     def save(self) -> object:
         """All pairs, as plain data."""
-        return {key: [each.seen, each.depended] for key, each in self._pairs.items()}
+        return {key: [each.seen, each.depended, each.first] for key, each in self._pairs.items()}
 
     def load(self, saved: object) -> None:
         """Takes the place of all pairs; raises CodecError where it is not what `save` returned."""
         try:
-            pairs = msgspec.convert(saved, dict[str, tuple[int, int]])
+            pairs = msgspec.convert(saved, dict[str, _Saved])
         except msgspec.ValidationError as exc:
             raise CodecError(f"what runs side by side cannot be read: {exc}") from exc
         self._pairs = Bounded(_MOST_PAIRS, _times)
-        for key, (seen, depended) in pairs.items():
-            self._pairs.put(key, _Together(seen, depended))
+        for key, each in pairs.items():
+            first = each.depended // 2 if each.first is None else each.first
+            self._pairs.put(key, _Together(each.seen, each.depended, first))
 
 
 def _pair(first: str, second: str) -> Pair:

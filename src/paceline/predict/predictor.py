@@ -5,7 +5,8 @@ from (`arguments`), and what such a prediction was worth so far (`calibration`).
 the clock, which it only asks when an update is due.
 """
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from operator import itemgetter
 from typing import Final, NamedTuple, final
 
@@ -100,6 +101,16 @@ class Session:
         self.course.ask(call)
         if call.name in self._public:
             self.public_course.ask(call)
+
+    def supposing(self, call: Called) -> "Session":
+        """Another, in which this was asked for: `Moment.TOOLS` is what may come after it."""
+        other = copy(self)
+        other.course, other.public_course = self.course.copy(), self.public_course.copy()
+        other.asked, other.guesses = [call.name], {}
+        other.course.ask(call)
+        if call.name in self._public:
+            other.public_course.ask(call)
+        return other
 
     @property
     def awaits_reply(self) -> bool:
@@ -282,12 +293,7 @@ class PerformancePredictor:
             self.observe(session, event)
 
     def score(
-        self,
-        scope: str,
-        proposed: Sequence[Guess],
-        event: Event,
-        *,
-        moment: Moment = Moment.REPLY,
+        self, scope: str, proposed: Sequence[Guess], event: Event, *, moment: Moment = Moment.REPLY
     ) -> None:
         """Counts which proposals came true. A message of the user says nothing of them."""
         if isinstance(event, Said) and event.by_user:
@@ -311,6 +317,10 @@ class PerformancePredictor:
         """Tools among those that change nothing that never needed one another."""
         own = self._scopes.get(scope)
         return own.groups.groups(read_only.__contains__) if own is not None else []
+
+    def needs(self, scope: str, name: str, others: Iterable[str]) -> bool:
+        """Whether a tool mostly needed what one of these returned."""
+        return any(self._knowledge(scope).groups.needs(name, other) for other in others)
 
     @property
     def update_due(self) -> bool:

@@ -7,14 +7,11 @@ nothing to be gained, and is not made slower.
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from itertools import islice
-from typing import Final, cast, final
+from typing import Final, final
 
-import msgspec
-
-from paceline.call import Caller, Effect, Priority
 from paceline.engine.journal import (
     Compacted,
     Entry,
@@ -25,57 +22,32 @@ from paceline.engine.journal import (
     TurnBegan,
     TurnEnded,
 )
-from paceline.engine.protocols import Preparation
 from paceline.engine.states import (
     ExecutionContext,
     PerformanceHints,
-    PredictedCall,
     ToolCall,
     ToolStatus,
 )
 from paceline.messages import ToolUse
-from paceline.predict.events import Called, Event, Said, Step
+from paceline.predict.events import Event, Said, Step
 from paceline.predict.moments import Moment
-from paceline.predict.predictor import PerformancePredictor, Session
-from paceline.predict.values import canonical
-from paceline.redaction import MASK, Redactor
-from paceline.speculation.messages import Messages, NextMessage
-from paceline.speculation.pace import Pace
-from paceline.speculation.rehearsal import Rehearsal, Talk
+from paceline.predict.predictor import Session
+from paceline.speculation.messages import NextMessage
+from paceline.speculation.outlook import Habits, Outlook
+from paceline.speculation.rehearsal import Talk
 from paceline.speculation.scopes import is_alone
-from paceline.speculation.speculator import Chance, Speculator, Tools
+from paceline.speculation.speculator import Tools
+from paceline.speculation.written import Redacted
 
-__all__ = ["Foresight", "Habits"]
+__all__ = ["Foresight"]
 
 _NS: Final = 1_000_000_000
 _BLINK_S: Final = 0.002
 _MOST_PENDING: Final = 64
 _AT_A_TIME: Final = 2
 """Events that are learnt of without a pause: others are not kept waiting for long."""
-_LOOKED_AT: Final = 6
-_LEAST: Final = 0.02
-_LIKELY: Final = 0.1
-_ALL_OF: Final = 8
-_THINKING_S: Final = 10.0
-"""How long people take until they write again, at least."""
 _REFRESHES: Final = 2
 """Times that results are made anew while the user is silent."""
-_INTENSIVE_S: Final = 5.0
-_NO_HINTS: Final = PerformanceHints()
-_CAME: Final = frozenset({ToolStatus.COMPLETED, ToolStatus.CACHED})
-
-
-class Habits(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What all sessions of a runtime share: who predicts, who launches, what is left out of what is
-    learnt, and who is told that there is news."""
-
-    predictor: PerformancePredictor
-    messages: Messages | None
-    """What users write; None where models are not asked ahead."""
-    speculator: Speculator
-    redactor: Redactor
-    pace: Pace
-    news: Callable[[], object]
 
 
 class _Stage(Enum):
@@ -100,25 +72,20 @@ class Foresight:
     __slots__ = (
         "_again",
         "_asked",
-        "_caller",
-        "_context",
-        "_foreseen",
-        "_foreseen_after",
+        "_calls",
         "_habits",
         "_looked",
-        "_looks",
         "_loop",
         "_next",
+        "_outlook",
         "_pending",
         "_recalled",
-        "_rehearsal",
         "_scope",
         "_session",
         "_since",
         "_stage",
         "_timer",
         "_tools",
-        "hints",
     )
 
     def __init__(
@@ -131,30 +98,28 @@ class Foresight:
     ) -> None:
         """`scope` is the circle whose habits these are. `talk` is what is said in the session, where
         its model may be asked ahead."""
-        self.hints = _NO_HINTS
-        """What is likely to come."""
         self._habits = habits
+        self._calls = Redacted(habits.redactor)
         self._tools = tools
-        self._caller = Caller(context.user_id, context.session_id, context.tenant)
-        self._context = context
         self._scope = scope
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
         self._next: NextMessage | None = None
-        self._rehearsal = Rehearsal(talk, tools, context, habits.speculator, self._chance)
+        self._outlook = Outlook(habits, tools, context, scope, talk)
         self._recalled: list[_News] = []
         """What happened before the session was gone on with, and is not known yet."""
         self._pending: list[_News] = []
         self._asked: Sequence[ToolUse] = ()
-        self._foreseen: set[tuple[str, str]] = set()
-        self._foreseen_after: set[tuple[str, str]] = set()
-        """The same of the step after the one that runs."""
         self._stage = _Stage.NOTHING
         self._since = 0.0
         self._looked = False
-        self._looks = 0
         self._again = _REFRESHES
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def hints(self) -> PerformanceHints:
+        """What is likely to come."""
+        return self._outlook.hints
 
     def opened(self) -> None:
         """The session begins; nothing was said in it yet."""
@@ -199,6 +164,7 @@ class Foresight:
             self._wait(_Stage.TOOLS)
         else:
             self._stage = _Stage.NOTHING
+            self._outlook.answered()
             self._note(Said(text, by_user=False))
 
     def stepped(self, calls: Sequence[ToolCall]) -> None:
@@ -209,7 +175,7 @@ class Foresight:
     def ended(self) -> None:
         """The turn is over. Tools that it asked for and did not wait for are over too."""
         if self._stage is _Stage.TOOLS and self._looked:
-            self._note(Step(tuple(self._asked_for(use, failed=True) for use in self._asked)))
+            self._note(Step(tuple(self._calls.asked(use, failed=True) for use in self._asked)))
         self._wait(_Stage.USER)
 
     def close(self) -> None:
@@ -219,8 +185,7 @@ class Foresight:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._rehearsal.stop()
-        self._habits.speculator.leave(self._context.session_id)
+        self._outlook.close()
         if is_alone(self._scope):
             self._habits.predictor.forget(self._scope)
             if self._habits.messages is not None:
@@ -255,7 +220,7 @@ class Foresight:
         if left_s <= 0:
             with pace.looking():
                 self._looked = self._caught_up()
-                kept_s = self._look(_MOMENTS[self._stage]) if self._looked else math.inf
+                kept_s = self._look() if self._looked else math.inf
             if self._looked and not self._looks_again_in(kept_s):
                 return
             left_s = pace.wait_s() if not self._looked else kept_s
@@ -279,158 +244,50 @@ class Foresight:
             if habits.messages is not None:
                 self._next = NextMessage(habits.messages, self._scope)
         if self._recalled:
-            recalled, self._recalled = self._recalled[:_AT_A_TIME], self._recalled[_AT_A_TIME:]
-            for news in recalled:
-                event = self._event(news)
-                session.hear(event)
-                if self._next is not None and isinstance(event, Said) and event.by_user:
-                    self._next.recalled(event.text)
+            self._remember(session)
             return not (self._recalled or self._pending)
         pending, self._pending = self._pending[:_AT_A_TIME], self._pending[_AT_A_TIME:]
-        if not pending:
-            return True
         for news in pending:
             event, took = self._event(news), []
             if not isinstance(news, Said | Step) and isinstance(event, Step):
                 took = [_took_s(call) for call in news]
-                self._count(news, event.calls)
+                self._outlook.came(news, event.calls)
             habits.predictor.observe(session, event, took_s=took)
-            if self._next is not None and isinstance(event, Said) and event.by_user:
+            if isinstance(event, Step):
+                self._outlook.score_past(session, event)
+            elif event.by_user and self._next is not None:
                 self._next.said(event.text)
-        habits.news()
+        if pending:
+            habits.news()
         return not self._pending
+
+    def _look(self) -> float:
+        """Looks at what may come next. In how many seconds the first of what was made is not kept any
+        more."""
+        session, message = self._session, None
+        if session is None:
+            return math.inf
+        if self._stage is _Stage.TOOLS:
+            asked = [self._calls.asked(use) for use in self._asked]
+            self._habits.predictor.asked(session, asked)
+        elif self._stage is _Stage.USER and self._next is not None:
+            message = self._next.likely()
+        return self._outlook.look(session, _MOMENTS[self._stage], message)
+
+    def _remember(self, session: Session) -> None:
+        """Hears again what happened before the session was gone on with."""
+        recalled, self._recalled = self._recalled[:_AT_A_TIME], self._recalled[_AT_A_TIME:]
+        for news in recalled:
+            event = self._event(news)
+            session.hear(event)
+            if self._next is not None and isinstance(event, Said) and event.by_user:
+                self._next.recalled(event.text)
 
     def _event(self, news: _News) -> Event:
         """The same without secrets."""
         if isinstance(news, Said):
             return Said(self._habits.redactor.text(news.text), news.by_user)
-        return news if isinstance(news, Step) else Step(tuple(map(self._called, news)))
-
-    def _count(self, made: Sequence[ToolCall], calls: Sequence[Called]) -> None:
-        """Calls that were made: those that changed nothing might have been launched."""
-        harmless = _harmless(self._tools)
-        for one, call in zip(made, calls, strict=True):
-            use = ToolUse(one.id, one.tool_name, one.args)
-            if call.name in harmless or self._tools.ahead(use) is not None:
-                key = call.name, canonical(call.arguments)
-                foreseen = key in self._foreseen or self._rehearsal.foresaw(use.name, use.arguments)
-                self._habits.speculator.real(call.name, self._caller, foreseen=foreseen)
-        self._foreseen, self._foreseen_after = self._foreseen_after, set()
-
-    def _look(self, moment: Moment) -> float:
-        """Says what may come, and has run ahead what is worth it. In how many seconds the first of
-        it is not kept any more."""
-        session, predictor = self._session, self._habits.predictor
-        if session is None:
-            return math.inf
-        kept_s = math.inf
-        foreseen = self._foreseen
-        if moment is Moment.TOOLS:
-            predictor.asked(session, [self._asked_for(use) for use in self._asked])
-            foreseen = self._foreseen_after
-        elif moment is Moment.IDLE:
-            foreseen.clear()  # of the turn before
-            kept_s = self._rehearse()
-        # Now and then all are looked at: who was wrong once may be right another time.
-        self._looks += 1
-        least = 0.0 if self._looks % _ALL_OF == 1 else _LIKELY
-        ready: list[PredictedCall] = []
-        expected: list[PredictedCall] = []
-        for proposal in predictor.propose(session, _LOOKED_AT, moment=moment, least=least):
-            arguments = _text(proposal.arguments)
-            if proposal.probability < _LEAST or arguments is None or MASK in arguments:
-                continue
-            takes_s = predictor.takes_s(self._scope, proposal.name)
-            call = PredictedCall(
-                proposal.name, arguments, proposal.probability, round(takes_s * _NS)
-            )
-            expected.append(call)
-            prepared = self._tools.ahead(ToolUse("ahead", proposal.name, arguments))
-            if prepared is None:
-                continue
-            ready.append(call)
-            self._habits.speculator.proposed(proposal.name)
-            if predictor.known(session, proposal, moment=moment):
-                chance = Chance(proposal.probability, takes_s, self._lead_s(moment))
-                key = proposal.name, canonical(proposal.arguments)
-                kept_s = min(kept_s, self._run_ahead(prepared, chance, foreseen, key))
-        self.hints = self._hints(expected, ready)
-        return kept_s
-
-    def _run_ahead(
-        self,
-        prepared: Preparation,
-        chance: Chance,
-        foreseen: set[tuple[str, str]],
-        key: tuple[str, str],
-    ) -> float:
-        """Has it launched, if that is worth it: then it counts as foreseen. In how many seconds the
-        result is not kept any more; infinite where nothing was launched."""
-        speculator = self._habits.speculator
-        call, job = self._tools.call(
-            prepared, self._context, priority=Priority.SPECULATIVE, timeout_s=None
-        )
-        if speculator.objection(call, chance):
-            return math.inf
-        foreseen.add(key)
-        if speculator.launch(call, job, chance):
-            return math.inf
-        # From when it is there, which may take longer than mostly.
-        return self._tools.kept_s(prepared) + 2 * chance.takes_s
-
-    def _rehearse(self) -> float:
-        """Goes through the turn that the user is likely to begin next. In how many seconds the first
-        of it is not kept any more."""
-        likely = None if self._next is None else self._next.likely()
-        if likely is None or MASK in likely[0]:
-            self._rehearsal.clear()
-            return math.inf
-        return self._rehearsal.begin(*likely)
-
-    def _chance(self, probability: float, tool: str | None) -> Chance:
-        """What is thought of a call in a turn that is gone through: of a tool, or of the model."""
-        habits = self._habits
-        takes_s = habits.predictor.takes_s(self._scope, tool) if tool else habits.pace.model_s
-        return Chance(probability, takes_s, self._lead_s(Moment.IDLE))
-
-    def _lead_s(self, moment: Moment) -> float:
-        """In how many seconds somebody may ask for what is predicted now."""
-        model_s = self._habits.pace.model_s
-        if moment is Moment.REPLY:
-            return model_s
-        return _THINKING_S + model_s if moment is Moment.IDLE else 2 * model_s
-
-    def _hints(
-        self, expected: Sequence[PredictedCall], ready: Sequence[PredictedCall]
-    ) -> PerformanceHints:
-        predictor, names = self._habits.predictor, [each.name for each in self._tools.definitions()]
-        groups = self.hints.parallel_execution_groups
-        heavy = self.hints.resource_intensive_tools
-        if self._stage is _Stage.USER:
-            takes = {name: predictor.takes_s(self._scope, name) for name in names}
-            heavy = tuple(name for name, seconds in takes.items() if seconds >= _INTENSIVE_S)
-            groups = tuple(predictor.parallel_groups(self._scope, _harmless(self._tools)))
-        return PerformanceHints(tuple(expected), tuple(ready), groups, heavy)
-
-    def _called(self, call: ToolCall) -> Called:
-        """A call that was made, without secrets. What did not run has no result."""
-        failed = call.status not in _CAME
-        result = self._clean(call.error or call.result if failed else _read(call.result))
-        return Called(call.tool_name, self._arguments(call.args), result, failed)
-
-    def _asked_for(self, use: ToolUse, *, failed: bool = False) -> Called:
-        return Called(use.name, self._arguments(use.arguments), failed=failed)
-
-    def _arguments(self, text: str) -> dict[str, object]:
-        found = self._clean(_read(text))
-        return cast("dict[str, object]", found) if isinstance(found, dict) else {}
-
-    def _clean(self, value: object) -> object:
-        """Without secrets. None for what is nested too deeply to be looked through."""
-        try:
-            return self._habits.redactor.data(value)
-        except RecursionError:
-            return None
+        return news if isinstance(news, Step) else Step(tuple(map(self._calls.called, news)))
 
 
 def _news(entry: Entry) -> _News | None:
@@ -446,27 +303,6 @@ def _news(entry: Entry) -> _News | None:
             return None
 
 
-def _harmless(tools: Tools) -> set[str]:
-    """The names of those that change nothing."""
-    return {name for name, kind in tools.effects().items() if Effect(kind).repeatable}
-
-
 def _took_s(call: ToolCall) -> float | None:
     """How long it ran; None for what did not."""
     return call.execution_ns / _NS if call.status is ToolStatus.COMPLETED else None
-
-
-def _text(arguments: Mapping[str, object]) -> str | None:
-    """As a model would write them; None for what it could not, half a character say."""
-    try:
-        return msgspec.json.encode(arguments).decode()
-    except (msgspec.MsgspecError, ValueError, OverflowError, TypeError, RecursionError):
-        return None
-
-
-def _read(text: str) -> object:
-    """What it is as JSON, else itself."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, UnicodeEncodeError, RecursionError):
-        return text

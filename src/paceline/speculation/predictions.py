@@ -17,9 +17,10 @@ from paceline.predict.ledger import Figures, Ledger
 from paceline.predict.predictor import UPDATE_S, Bits, PerformancePredictor
 from paceline.redaction import Redactor
 from paceline.session_settings import PredictSettings
-from paceline.speculation.foresight import Foresight, Habits
+from paceline.speculation.foresight import Foresight
 from paceline.speculation.kept import KeptPredictions
 from paceline.speculation.messages import Messages, fitting
+from paceline.speculation.outlook import Habits
 from paceline.speculation.pace import Pace
 from paceline.speculation.rehearsal import Talk
 from paceline.speculation.scopes import circle_of, lasting

@@ -20,11 +20,13 @@ from paceline.predict.budget import Budget
 from paceline.predict.ledger import Ledger
 from paceline.speculation.scopes import circle_of
 
-__all__ = ["Chance", "Speculator", "Tools"]
+__all__ = ["INTENSIVE_S", "Chance", "Speculator", "Tools"]
 
 _NS: Final = 1_000_000_000
 _SPECULATIVE: Final = Priority.SPECULATIVE
 _MOST_PAID: Final = 1_000
+INTENSIVE_S: Final = 5.0
+"""What takes so many seconds takes much."""
 _SPECULATED: Final = Source.SPECULATED
 
 
@@ -77,6 +79,15 @@ class Chance(NamedTuple):
     lead_s: float
 
 
+class _Launch(NamedTuple):
+    """A launch that runs: what is asked, and whether it takes much."""
+
+    task: asyncio.Task[Outcome]
+    name: str
+    arguments: Mapping[str, object]
+    intensive: bool
+
+
 def _whose(caller: Caller) -> str:
     """Who pays for launches in vain: the user, else the session."""
     return circle_of(caller, "user")
@@ -99,7 +110,8 @@ class Speculator:
         outside: bool = False,
     ) -> None:
         """`run` is the call path. If it does not launch, all else is as if it did. What reaches `outside`
-        is launched only if allowed. At most `at_once` launches of one session run at a time."""
+        is launched only if allowed. At most `at_once` launches of one session run at a time; those
+        that take much leave one place to the others, if there are several."""
         self._run = run
         self._ledger = ledger
         self._budget = budget
@@ -107,7 +119,7 @@ class Speculator:
         self._launches = launches
         self._at_once = at_once
         self._outside = outside
-        self._of_session: dict[str, dict[str, asyncio.Task[Outcome]]] = {}
+        self._of_session: dict[str, dict[str, _Launch]] = {}
         """Launches that run, by session and by their own id."""
         self._paid: dict[str, float] = {}
         """What an answer of a model cost last, by its name."""
@@ -141,16 +153,19 @@ class Speculator:
         session = call.caller.session or ""
         if self._closed or not self._launches:
             return "nothing is run ahead"
-        if len(self._of_session.get(session, ())) >= self._at_once:
-            return "enough is run ahead"
         usd, takes_s = self._costs(call), chance.takes_s
+        if len(self._of_session.get(session, ())) >= self._at_once or (
+            takes_s >= INTENSIVE_S and self._intense(session, call)
+        ):
+            return "enough is run ahead"
         if refusal := self._budget.may(call.name, session, takes_s, usd, whose=_whose(call.caller)):
             return refusal
         id_ = call.id + SPECULATED  # as the path calls it
         self._budget.launched(id_, call.name, session, takes_s, usd, whose=_whose(call.caller))
         self._ledger.launched(id_, call.name, self._clock.monotonic_ns(), takes_s, usd)
         task = asyncio.create_task(self._carry_out(call, job))
-        self._of_session.setdefault(session, {})[id_] = task
+        launch = _Launch(task, call.name, call.arguments, takes_s >= INTENSIVE_S)
+        self._of_session.setdefault(session, {})[id_] = launch
         began_ns = self._clock.monotonic_ns()
         task.add_done_callback(lambda _: self._over(id_, call, task, began_ns))
         if then is not None:
@@ -159,8 +174,8 @@ class Speculator:
 
     def leave(self, session: str) -> None:
         """The session is over: what runs for it alone is stopped."""
-        for task in self._of_session.get(session, {}).values():
-            task.cancel()
+        for launch in self._of_session.get(session, {}).values():
+            launch.task.cancel()
 
     def proposed(self, tool: str) -> None:
         """A call that changes nothing was proposed, launched or not."""
@@ -171,6 +186,17 @@ class Speculator:
         be launched."""
         self._ledger.real(tool, foreseen=foreseen)
         self._budget.real(_whose(caller))
+
+    def _intense(self, session: str, call: Call) -> bool:
+        """Whether one more that takes much would be too many of one session. Who asks for the same
+        as another joins that."""
+        asked = call.name, call.arguments
+        others: list[tuple[str, Mapping[str, object]]] = []
+        for launch in self._of_session.get(session, {}).values():
+            other = launch.name, launch.arguments
+            if launch.intensive and other != asked and other not in others:
+                others.append(other)
+        return len(others) >= max(1, self._at_once - 1)
 
     def _costs(self, call: Call) -> float:
         """What it is likely to cost, in US dollars: its price, or what it cost last."""
@@ -193,7 +219,7 @@ class Speculator:
     async def close(self) -> None:
         """Stops what runs; nothing is launched any more."""
         self._closed = True
-        running = [task for tasks in self._of_session.values() for task in tasks.values()]
+        running = [one.task for each in self._of_session.values() for one in each.values()]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

@@ -73,11 +73,60 @@ def test_calls_of_one_step_are_beside_one_another() -> None:
     assert groups(*[[Said("x"), step_]] * 3) == [("a", "a")]
 
 
+NEEDS: list[Event] = [
+    Said("use 4711"),
+    step("b", {"id": 9876}, key=4711),
+    step("a", 1, key=9876),
+]
+
+
+def test_who_needs_whom_is_known() -> None:
+    """A tool needs another one if it took from that one's result more often than not, and not the other
+    way round. (S2-10)"""
+    found = learnt(*[NEEDS] * 3, *[APART] * 2)
+    assert found.needs("a", "b")
+    assert not found.needs("b", "a")
+    assert not found.needs("a", "c")
+    assert not found.needs("a", "z")
+    assert not learnt(*[NEEDS] * 2).needs("a", "b")
+    assert not learnt(*[NEEDS] * 3, *[APART] * 3).needs("a", "b")
+    other: list[Event] = [
+        Said("use 4711"),
+        step("c", {"id": 9876}, key=4711),
+        step("d", 1, key=9876),
+    ]
+    assert learnt(*[other] * 3).needs("d", "c")
+    assert not learnt(*[other] * 3).needs("c", "d")
+
+
+def test_a_tool_may_need_itself() -> None:
+    """Of a tool that goes from each of its results to the next it is known that it needs them.
+    (S2-10)"""
+    pages: list[Event] = [
+        Said("go"),
+        step("page", {"next": "p77"}, at="first"),
+        step("page", {}, at="p77"),
+    ]
+    assert learnt(*[pages] * 3).needs("page", "page")
+
+
+def test_pairs_that_were_kept_without_direction_are_read() -> None:
+    """What was saved before it was known which of two needed the other is read: the groups are the same,
+    and each may have needed the other half of the times. (S2-10, S2-49)"""
+    found = ParallelGroups()
+    found.load({"a\nb": [9, 8], "a\nc": [3, 0], "a\na": [3, 0]})
+    assert found.groups(lambda _: True) == [("a", "a"), ("a", "c")]
+    assert not found.needs("a", "b")
+    assert not found.needs("b", "a")
+
+
 def test_pairs_are_kept() -> None:
     """What is saved and loaded gives the same groups; what is not ours is refused. (S2-49)"""
-    found, other = learnt(APART, APART, APART), ParallelGroups()
+    found, other = learnt(*[APART] * 3, *[NEEDS] * 4), ParallelGroups()
     other.load(found.save())
+    assert other.save() == found.save()
     assert other.groups(lambda _: True) == found.groups(lambda _: True)
+    assert other.needs("a", "b")
     with pytest.raises(CodecError):
         other.load([1])
 

@@ -287,6 +287,46 @@ def test_parallel_groups_are_learnt() -> None:
     assert model.parallel_groups("stranger", ["a", "b"]) == []
 
 
+def test_a_tool_that_needs_another_is_known_in_its_scope() -> None:
+    """Of which tools another one needs the results is known where it was seen, and nowhere else.
+    (S2-10, S2-51)"""
+    model = predictor()
+    for number in range(40, 44):
+        found = step("find", {"id": f"x{number}"}, of="it")
+        events = (Said("go"), found, step("open", "fine", id=f"x{number}"))
+        model.learn(Trajectory(str(number), events, scope="anna"))
+    assert model.needs("anna", "open", ["other", "find"])
+    assert not model.needs("anna", "find", ["open"])
+    assert not model.needs("anna", "open", [])
+    assert not model.needs("bert", "open", ["find"])
+
+
+def test_what_comes_after_a_call_can_be_asked_before_it_is_made() -> None:
+    """In a session that supposes a call, what is proposed is what would be once it was asked for; the
+    session itself, and what is known, stay as they were. (S2-10, S2-40)"""
+    model = predictor(public=["second"])
+    for number in range(60):
+        events = (Said("go"), step("first", "a"), step("second", "b"), step("third", "c"))
+        model.learn(Trajectory(str(number), (*events, Said("done", by_user=False))))
+    session = model.session()
+    session.hear(Said("go"))
+    before = model.propose(session)
+    assert before[0].name == "first"
+    saved = msgspec.msgpack.encode(model.save())
+    supposed = session.supposing(call("first"))
+    assert model.propose(supposed, moment=Moment.TOOLS)[0].name == "second"
+    further = supposed.supposing(call("second"))
+    assert model.propose(further, moment=Moment.TOOLS)[0].name == "third"
+    assert model.propose(session) == before
+    assert list(session.guesses) == [Moment.REPLY]
+    assert list(supposed.guesses) == [Moment.TOOLS]
+    assert msgspec.msgpack.encode(model.save()) == saved
+    session.ask(call("first"))
+    session.asked = ["first"]
+    real = model.propose(session, moment=Moment.TOOLS)
+    assert real[0] == model.propose(supposed, moment=Moment.TOOLS)[0]
+
+
 def test_a_message_of_the_user_scores_nothing() -> None:
     """What was proposed is not held to have been wrong because the user spoke. (S2-40)"""
     model = lived(predictor(), orders(40))

@@ -55,7 +55,7 @@ STEPS = st.lists(
 ).map(seldom)
 
 
-async def _seen(
+async def played(
     turns: list[list[list[tuple[str, dict[str, Any]]]]], *, speculate: bool
 ) -> tuple[list[Any], Counter[str], list[str]]:
     """What a session shows, what ran, and where results came from."""
@@ -81,10 +81,10 @@ def test_sessions_show_the_same_with_and_without(
 ) -> None:
     """Whatever is proposed ahead, right or wrong, a session shows the same as without, and what may
     not be run ahead is run as often as it was asked for (S2-40, P-02, case 97)."""
-    without, ran, _ = runs_clean(_seen(turns, speculate=False))
+    without, ran, _ = runs_clean(played(turns, speculate=False))
     with pytest.MonkeyPatch.context() as patch:
         foretelling(patch, random.Random(seed), CALLS)
-        ahead, ran_ahead, _ = runs_clean(_seen(turns, speculate=True))
+        ahead, ran_ahead, _ = runs_clean(played(turns, speculate=True))
     assert ahead == without
     for name in ("buy", "shake", "ask_a_friend", "secret", "now"):
         assert ran_ahead[name] == ran[name]
@@ -100,7 +100,7 @@ def test_a_foretold_call_costs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     foretelling(monkeypatch, rng, [("stock", {"item": "bolt"}), ("total", {})])
 
     async def main() -> None:
-        shown, ran, sources = await _seen([steps], speculate=True)
+        shown, ran, sources = await played([steps], speculate=True)
         assert sources == [Source.SPECULATED, Source.SPECULATED]
         assert ran == {"stock": 1, "total": 1}
         assert shown
