@@ -16,6 +16,7 @@ from typing import Final, final
 
 import msgspec
 
+from paceline.disk_space import free_some, is_full, storage_error
 from paceline.errors import Category, CorruptStoreError, StorageError
 
 __all__ = ["BatchWriter", "Schema", "Work", "connect", "storage_errors"]
@@ -27,6 +28,8 @@ Statement = tuple[str | Work, Parameters | Callable[[], Parameters], int]
 
 _BUSY_MS: Final = 5_000
 _OURS: Final = 0x50414345  # "PACE"
+_UNSAID: Final = ("disk I/O error", "unable to open")
+"""What SQLite says, among other things, where there is no space for the files beside its own."""
 _DAMAGE: Final = ("not a database", "malformed", "corrupt", "encrypted")
 
 
@@ -62,13 +65,19 @@ def storage_errors(path: Path) -> Generator[None]:
                 f"{path} is damaged: {text}",
                 next_step=f"Move {path} away; a new one is made. `paceline doctor` checks all files.",
             ) from exc
+        if any(words in text for words in _UNSAID) and is_full(path):
+            raise StorageError(
+                f"{path}: the disk is full ({text})",
+                next_step=free_some(path.parent),
+                category=Category.EXHAUSTED,
+            ) from exc
         raise StorageError(
             f"{path}: {text}",
             next_step=_advice(text, path),
             category=_category(text),
         ) from exc
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror or exc}") from exc
+        raise storage_error(f"{path}: {exc.strerror or exc}", exc, path.parent) from exc
 
 
 def _category(text: str) -> Category | None:
@@ -80,7 +89,11 @@ def _category(text: str) -> Category | None:
 def _advice(text: str, path: Path) -> str:
     if "full" in text:
         return (
-            f"The disk, or the size limit of {path.name}, is full: free space or raise the limit."
+            free_some(path.parent)
+            if is_full(path)
+            else (
+                f"The disk, or the size limit of {path.name}, is full: free space or raise the limit."
+            )
         )
     if "readonly" in text or "unable to open" in text:
         return f"Make {path.parent} writable, or set PACELINE_HOME to a directory that is."

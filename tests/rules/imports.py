@@ -23,7 +23,7 @@ def _layer(parts: str, *, together: bool) -> Layer:
 
 LAYERS = (
     _layer(
-        "errors call tags clock codec config settings redaction database home breaker pricing usage "
+        "errors extras disk_space call tags clock codec config settings redaction database home breaker pricing usage "
         "retry_after messages resources hearing bounds session_settings served_models",
         together=True,
     ),

@@ -8,6 +8,7 @@ import termios
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -550,6 +551,34 @@ async def test_what_is_typed_ahead_is_kept_and_shown_later(terminal: tuple[int, 
         assert await keyboard.line(shown.append) == "six"
         assert await keyboard.line(shown.append) is None
     assert termios.tcgetattr(ours) == before
+
+
+async def test_a_line_that_comes_while_the_terminal_changes_is_a_line(
+    terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is typed in the moment in which waiting begins is not held back until more is typed: whole
+    lines are the next, and what was begun is gone on with."""
+    person, ours = terminal
+    change = termios.tcsetattr
+    for typed, lines in ((b"one\n", ["one"]), (b"two\nthree\nfo", ["two\nthree", "four"])):
+        shown: list[str] = []
+
+        def changing(*given: Any, typed: bytes = typed) -> None:
+            change(*given)
+            if not given[2][3] & termios.ICANON:  # the first of two changes
+                os.write(person, typed)
+                assert select.select([ours], [], [], 5)[0]
+
+        with Keyboard(ours) as keyboard:
+            monkeypatch.setattr(termios, "tcsetattr", changing)
+            async with asyncio.timeout(5):
+                first = await keyboard.line(shown.append)
+            monkeypatch.setattr(termios, "tcsetattr", change)
+            found = [first]
+            if len(lines) > 1:
+                os.write(person, b"ur\n")
+                found.append(await keyboard.line(shown.append))
+            assert found == lines
 
 
 async def test_a_terminal_that_shows_nothing_is_left_so(terminal: tuple[int, int]) -> None:

@@ -154,6 +154,11 @@ def test_trouble_is_told_where_it_is_tried_again() -> None:
         origin, AgentState.ERROR, TransitionTrigger.INTERNAL_ERROR, 0, 0, trouble=trouble
     )
     assert trouble_line(move) == Line("  attempt 2 failed: a b", "dim")
+    for after_s, words in ((1.6, "in 2 s"), (0.2, "at once"), (0.0, "at once")):
+        again = msgspec.structs.replace(trouble, again_s=after_s)
+        assert trouble_line(msgspec.structs.replace(move, trouble=again)) == Line(
+            f"  attempt 2 failed: a b; tried again {words}", "dim"
+        )
     memory = msgspec.structs.replace(move, trigger=TransitionTrigger.RESOURCE_LIMIT)
     assert trouble_line(memory) == Line("  a b", "dim")
     final = msgspec.structs.replace(trouble, retryable=False)

@@ -178,6 +178,15 @@ def test_every_trouble_is_an_error_of_ours(
     assert caught.value.__cause__ is raised
 
 
+def test_a_full_disk_is_told_from_a_full_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is full it is not advised to raise the limit of the file."""
+    monkeypatch.setattr("paceline.database.is_full", lambda _: True)
+    with pytest.raises(StorageError) as caught, storage_errors(path):
+        raise sqlite3.OperationalError("database or disk is full")
+    assert "on another disk" in caught.value.next_step
+    assert "limit" not in caught.value.next_step
+
+
 def test_other_errors_pass(path: Path) -> None:
     """What is not about the file is not taken for it."""
     with pytest.raises(KeyError), storage_errors(path):

@@ -145,7 +145,7 @@ def test_a_full_disk_is_told_of_beside_what_there_is(
         assert command() == 0
         said = capsys.readouterr()
         assert json.loads(said.out.splitlines()[0])
-        assert "No space left on device. Free some there" in said.err
+        assert "No space left on device. Free some space on the disk of " in said.err
 
 
 def test_who_keeps_no_history_is_told_so(

@@ -1,6 +1,7 @@
 """`paceline predict`, on sessions and a state directory of its own."""
 
 import asyncio
+import codecs
 import errno
 import gzip
 import io
@@ -252,6 +253,12 @@ def test_what_there_is_too_little_of_is_a_dash(place: Place, capsys: Capture) ->
     assert data(place, capsys, file=file, read_only=READS)["next_tool"] == {"1": None, "3": None}
 
 
+def test_one_session_is_none_to_go_by(place: Place, capsys: Capture) -> None:
+    """Of a single session it is said that there are no others, and not that all are alike. (S2-51)"""
+    text = evaluated(place, capsys, file=recorded(place, orders(1)), read_only=READS)
+    assert "there is one session only, and none to predict it from" in flat(text)
+
+
 def test_sessions_that_share_all_say_nothing(place: Place, capsys: Capture) -> None:
     """Where all sessions are of one task none is predicted from another, and that is said. (S2-51)"""
     alike = [Trajectory(each.id, each.events, task="one") for each in orders(80)]
@@ -259,13 +266,16 @@ def test_sessions_that_share_all_say_nothing(place: Place, capsys: Capture) -> N
     assert "all sessions are of one task or one customer" in flat(text)
 
 
-@pytest.mark.parametrize(("events", "words"), [((), "no tool was called"), (None, "no sessions")])
+@pytest.mark.parametrize(
+    ("events", "words"), [((), "no tool was called"), (None, "no sessions are in")]
+)
 def test_nothing_is_no_error(
     place: Place, capsys: Capture, events: tuple[Event, ...] | None, words: str
 ) -> None:
     """Without sessions, or calls in them, a sentence says so. (S2-51)"""
     sessions = [] if events is None else [Trajectory("1", events)]
-    assert words in evaluated(place, capsys, file=recorded(place, sessions))
+    file = recorded(place, sessions)
+    assert words in flat(evaluated(place, capsys, file=file))
 
 
 def test_forms_are_told_by_their_content(place: Place) -> None:
@@ -287,6 +297,62 @@ def test_standard_input_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -
     assert len(read_sessions("-")) == 1
     assert not stream.closed
     assert not stream.buffer.closed
+
+
+def test_reading_says_how_far_it_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file, packed or not, and of sessions that are kept it is told how much is read; of a pipe
+    nothing, as nobody knows. (S2-51)"""
+    made = orders(2_000)
+    plain = Path(recorded(place, made))
+    packed = place.cwd / "runs.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    for path in (plain, packed):
+        told: list[float] = []
+        read_sessions(str(path), far=told.append)
+        assert len(told) == 2_000
+        assert told == sorted(told)
+        assert told[0] < 0.5 < told[-1] <= 1.0
+    own(place, *orders(4))
+    told = []
+    own_sessions(place, far=told.append)
+    assert told == [0.0, 0.25, 0.5, 0.75]
+    told = []
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(plain.read_bytes())))
+    read_sessions("-", far=told.append)
+    assert not told
+
+
+def test_what_programs_write_is_read(place: Place) -> None:
+    """A mark of UTF-8 before the first line, lines that end as on Windows, and names that are numbers
+    are no errors. (S2-51)"""
+    (made,) = orders(1)
+    row = {**as_run(made), "id": 7, "task": 8, "user": 0}
+    log = {**as_log(made), "id": 0, "task": 8}
+    path = place.cwd / "runs"
+    for each in (row, log):
+        path.write_bytes(codecs.BOM_UTF8 + json.dumps(each).encode() + b"\r\n\r\n")
+        (found,) = read_sessions(str(path))
+        assert (found.id, found.task) == (str(each["id"]), "8")
+        assert found.events == made.events
+    path.write_bytes(codecs.BOM_UTF8)
+    assert read_sessions(str(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "step"),
+    [
+        (json.dumps([{"id": "1", "events": []}]), "jq -c '.[]' FILE"),
+        (json.dumps({"id": "1", "events": []}, indent=2), "jq -c '.' FILE"),
+        ("id,events", '{"messages": [...]}'),
+    ],
+)
+def test_json_that_is_no_lines_can_be_made_so(place: Place, content: str, step: str) -> None:
+    """Sessions in one list, or spread over lines, are refused with the command that puts each on a
+    line. (S2-51)"""
+    (place.cwd / "runs.json").write_text(content)
+    with pytest.raises(InvalidInputError) as caught:
+        read_sessions(str(place.cwd / "runs.json"))
+    assert step in caught.value.next_step
 
 
 RUN = b'{"id": "1", "events": []}\n'
@@ -674,3 +740,33 @@ def test_a_damaged_file_is_an_error_to_look_at(place: Place, capsys: Capture) ->
     assert show_evaluation(place, predict_eval.Wanted(file=recorded(place, orders(3)))) == 0
     assert "cannot be read" in capsys.readouterr().err
     assert place.home.predictions.read_bytes() == b"x"
+
+
+def test_nobody_is_told_to_be_forgotten_who_may_not_be(place: Place, capsys: Capture) -> None:
+    """Where it cannot be read what was learnt, forgetting a user is an error that changes nothing and
+    names what helps; what was moved aside before is told of. (S2-51)"""
+    learnt(place, "user ada")
+    good = place.home.predictions.read_bytes()
+    broken = bytearray(good)
+    broken[-1] ^= 1
+    for content in (b"x", b"", bytes(broken)):
+        place.home.predictions.write_bytes(content)
+        with pytest.raises(StorageError, match="nothing was forgotten of ada") as caught:
+            forget(place, user="ada", everything=False)
+        assert "paceline predict forget --all" in caught.value.next_step
+        assert place.home.predictions.read_bytes() == content
+    place.home.predictions.unlink()
+    place.home.predictions.mkdir()
+    with pytest.raises(StorageError) as caught:
+        forget(place, user="ada", everything=False)
+    assert caught.value.next_step.startswith(f"Remove {place.home.predictions}; ")
+    place.home.predictions.rmdir()
+    place.home.predictions.write_bytes(good)
+    for said in ("what was learnt of ada is forgotten\n", "nothing was learnt of ada\n"):
+        aside = kept(place).aside
+        aside.write_bytes(bytes(broken))
+        assert forget(place, user="ada", everything=False) == 0
+        out, err = capsys.readouterr()
+        assert out == said
+        assert aside.exists() is out.startswith("nothing")
+        assert ("damaged, which was moved aside, may tell of ada too" in err) is aside.exists()

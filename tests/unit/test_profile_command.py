@@ -151,7 +151,7 @@ def test_what_is_not_clear_is_not_listed(recorded: Place, capsys: Said) -> None:
 @pytest.mark.parametrize("run", [LAST, "x"])
 def test_without_a_history_there_is_no_run(place: Place, run: str, capsys: Said) -> None:
     """Where nothing was recorded, no run is found, and nothing is made."""
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="no calls are" if run == LAST else "no recorded run"):
         profile_run(place, run, Wanted())
     assert capsys.readouterr() == ("", "")
     assert not place.home.path.exists()

@@ -29,6 +29,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Final, final
 
+from paceline.disk_space import storage_error
 from paceline.errors import CorruptStoreError, StorageError
 
 __all__ = ["SLOTS", "STAMP", "Generations"]
@@ -280,11 +281,14 @@ def _open(
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 fcntl.flock(file, fcntl.LOCK_UN)
             return mmap.mmap(file.fileno(), _SIZE), found, os.dup(file.fileno())
-    except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or exc
-        raise StorageError(
-            f"{path}: {reason}",
-            next_step=f"Make {path.parent} writable, or set PACELINE_HOME to a directory that is.",
+    except OSError as exc:
+        step = f"Make {path.parent} writable, or set PACELINE_HOME to a directory that is."
+        raise storage_error(
+            f"{path}: {exc.strerror or exc}", exc, path.parent, next_step=step
+        ) from exc
+    except ValueError as exc:  # it is empty, or its length changes
+        raise CorruptStoreError(
+            f"{path}: {exc}", next_step=f"Remove {path}; a new one is made. It holds no results."
         ) from exc
 
 

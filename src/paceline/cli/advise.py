@@ -1,7 +1,6 @@
 """`paceline advise`: what to change, by what was recorded and what was learnt."""
 
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -17,7 +16,7 @@ from paceline.call import Kind
 from paceline.cli.advise_known import habits_of, kept_sessions, known_agents, known_tools
 from paceline.cli.cache import counted, short_time
 from paceline.cli.completed import completed
-from paceline.cli.output import OK, json_line, line, note
+from paceline.cli.output import OK, json_line, line, note, paragraph
 from paceline.cli.place import Place
 from paceline.clock import Clock, SystemClock
 from paceline.history.sqlite import SqliteReader
@@ -29,7 +28,6 @@ _NS: Final = 1_000_000_000
 _MOST: Final = 50_000
 """Calls that are looked at, the newest."""
 _MOST_GROUPS: Final = 5
-_WIDTH: Final = 80
 _INDENT: Final = 3
 _LABEL: Final = 7
 _MAY_ASK: Final = (
@@ -84,10 +82,10 @@ def show_advice(place: Place, wanted: Wanted, *, clock: Clock | None = None) -> 
         line(text)
     if side_by_side:
         line()
-        for text in _wrapped("", _MAY_ASK):
+        for text in paragraph(_MAY_ASK):
             line(text)
         for group in side_by_side:
-            for text in _wrapped("- ", ", ".join(dict.fromkeys(group))):
+            for text in paragraph(", ".join(dict.fromkeys(group)), "- "):
                 line(text)
     return OK
 
@@ -123,10 +121,10 @@ def _not_timed(groups: Sequence[Group], found: Advised) -> list[Group]:
 
 def _text(seen: _Seen, reason: str) -> Iterator[str]:
     if reason:
-        yield from textwrap.wrap(f"Nothing to advise: {reason}.", _WIDTH)
+        yield from paragraph(f"Nothing to advise: {reason}.")
         return
     advice = seen.found.advice
-    yield from textwrap.wrap(f"{counted(len(advice), 'suggestion')} from {seen}", _WIDTH)
+    yield from paragraph(f"{counted(len(advice), 'suggestion')} from {seen}")
     for number, one in enumerate(advice, start=1):
         yield ""
         yield from _lines(number, one)
@@ -134,7 +132,7 @@ def _text(seen: _Seen, reason: str) -> Iterator[str]:
 
 def _lines(number: int, advice: Advice) -> Iterator[str]:
     about = "" if advice.agent is None else f"{advice.agent}: "
-    yield from _wrapped(f"{number}.".ljust(_INDENT), f"{about}{advice.what}")
+    yield from paragraph(f"{about}{advice.what}", f"{number}.".ljust(_INDENT))
     for change in advice.changes:
         yield from _labelled("set", _setting(change))
     if advice.first:
@@ -146,11 +144,7 @@ def _lines(number: int, advice: Advice) -> Iterator[str]:
 
 
 def _labelled(label: str, text: str) -> list[str]:
-    return _wrapped(" " * _INDENT + label.ljust(_LABEL), text)
-
-
-def _wrapped(head: str, text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+    return paragraph(text, " " * _INDENT + label.ljust(_LABEL))
 
 
 def _setting(change: Change) -> str:

@@ -12,6 +12,7 @@ from paceline.cli.execute import value_text
 from paceline.cli.output import FAILED, OK, json_line, line, note, plain, problem, table
 from paceline.cli.place import Place
 from paceline.clock import SystemClock
+from paceline.disk_space import is_full
 from paceline.errors import PacelineError, UsageError
 from paceline.path import Identity
 from paceline.redaction import Redactor
@@ -100,7 +101,11 @@ def clear(place: Place, agent: str | None) -> int:
         of = f" of {agent}" if agent is not None else ""
         return [f"{counted(await results.clear(agent), 'result')}{of} removed"], OK
 
-    return _done(place, cleared)
+    code = _done(place, cleared)
+    file = place.home.cache
+    if code != OK and is_full(file):
+        note(f"note: {file} holds nothing but results, and may be removed with the files beside it")
+    return code
 
 
 def _named(*names: str) -> None:

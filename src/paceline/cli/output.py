@@ -4,7 +4,9 @@ Values and errors of agents may hold anything. A pipe gets them as they are, a t
 that could move its cursor, and JSON what JSON can carry.
 """
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final, TextIO, cast
 
@@ -33,6 +35,7 @@ __all__ = [
     "json_line",
     "line",
     "note",
+    "paragraph",
     "plain",
     "problem",
     "problem_data",
@@ -52,7 +55,13 @@ LONGEST_ERROR: Final = 2_000
 _INTEGERS: Final = range(-(2**63), 2**64)
 """Those that JSON can carry here."""
 _NARROW: Final = 24
-"""Characters of a column that may be cut, on a terminal with too little room."""
+_NARROWEST: Final = 8
+"""Characters of a column that may be cut, on a terminal with too little room: those, and at least these."""
+_BETWEEN: Final = 2
+"""Characters between two columns."""
+_WIDEST: Final = 80
+_LEAST: Final = 20
+"""Columns of a paragraph, at most and at least."""
 
 
 def exit_code(error: PacelineError | None) -> int:
@@ -74,6 +83,20 @@ def line(text: str = "") -> None:
 def note(text: str) -> None:
     """One line beside the result, which a pipe does not get."""
     _write(sys.stderr, text)
+
+
+def paragraph(text: str, head: str = "") -> list[str]:
+    """The lines of a text that fit the terminal, 80 columns at most; all but the first stand below what
+    follows the `head`."""
+    columns = shutil.get_terminal_size((_WIDEST, 0)).columns
+    width = max(_LEAST, min(_WIDEST, columns))
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_on_hyphens=False,
+    )
 
 
 def _write(out: TextIO, text: str) -> None:
@@ -176,21 +199,34 @@ def _drawn(
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(file=out, highlight=False)
-    least = sum(2 + _width(n, column, rows, whole) for n, column in enumerate(columns))
-    narrow = bool(whole) and least > console.width
+    widths = [_width(n, column, rows, whole) for n, column in enumerate(columns)]
+    narrow = bool(whole) and _across(widths) > console.width
+    if narrow:
+        cut = [n for n, column in enumerate(columns) if column not in whole]
+        short = _across(widths) - console.width
+        for n in sorted(cut, key=widths.__getitem__, reverse=True):
+            less = min(short, max(0, widths[n] - _NARROWEST))
+            widths[n] -= less
+            short -= less
+    least = _across(widths)
     drawing = Table(box=None, pad_edge=False, header_style="bold")
     for n, column in enumerate(columns):
         drawing.add_column(
             column,
             overflow="ellipsis" if narrow else "fold",
             no_wrap=narrow or column in whole,
-            max_width=_width(n, column, rows, whole) if narrow else None,
+            max_width=widths[n] if narrow else None,
         )
     for row in rows:
         drawing.add_row(*(Text(cell) for cell in row))
     if narrow:  # then the terminal breaks the lines, not we the words
         console.size = least, console.height
     console.print(drawing)
+
+
+def _across(widths: Sequence[int]) -> int:
+    """What columns of these widths take side by side."""
+    return sum(widths) + _BETWEEN * (len(widths) - 1)
 
 
 def _width(n: int, column: str, rows: list[list[str]], whole: Sequence[str]) -> int:

@@ -1,10 +1,12 @@
 """`paceline predict`: its commands and their options."""
 
+from shlex import quote
 from typing import Annotated, Final
 
 import typer
 
 from paceline.cli.options import AgentDirs, AsJson, end, place_of
+from paceline.errors import UsageError
 
 __all__ = ["build"]
 
@@ -101,10 +103,15 @@ def _show(
 
 def _forget(
     context: typer.Context,
+    name: Annotated[str | None, typer.Argument(hidden=True)] = None,
     *,
     user: User = None,
     everything: Annotated[bool, typer.Option("--all", help="All that was learnt.")] = False,
 ) -> None:
     from paceline.cli.predict_show import forget  # noqa: PLC0415 (as above)
 
+    if name is not None:
+        raise UsageError(
+            "say whether that is a user", next_step=f"paceline predict forget --user {quote(name)}"
+        )
     end(forget(place_of(context), user=user, everything=everything))

@@ -1,7 +1,6 @@
 """`paceline predict eval`: what launching ahead would have been worth on recorded sessions."""
 
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,12 +10,12 @@ import msgspec
 
 from paceline.call import EffectKind
 from paceline.cli.cache import counted, short_time
-from paceline.cli.output import OK, json_line, line, note, table
+from paceline.cli.output import OK, json_line, line, note, paragraph, table
 from paceline.cli.place import Place
-from paceline.cli.predict_sessions import own_sessions, read_sessions
+from paceline.cli.predict_sessions import own_sessions, read_sessions, said_of
 from paceline.cli.predict_tools import known_tools, matching
 from paceline.cli.ticking import ticking
-from paceline.clock import SystemClock
+from paceline.clock import Clock, SystemClock
 from paceline.errors import InvalidInputError, StorageError
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.evaluation import Evaluation, Launching, evaluate, groups
@@ -35,7 +34,7 @@ _LITTLE: Final = 0.02
 """Of the wait for tools, hidden."""
 _MOST_NAMED: Final = 8
 _LONGEST_S: Final = 86_400.0
-_WIDTH: Final = 80
+_HERE: Final = "recorded here"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,10 +61,11 @@ class _Tools(msgspec.Struct, frozen=True):
 
 
 class _Found(msgspec.Struct, frozen=True):
-    """What came out, and of what: `apart` are groups of sessions that share nothing, `customers`
+    """What came out, and of what: `where` they are is said for people, `apart` are groups of sessions that share nothing, `customers`
     those that are told apart."""
 
     figures: Evaluation
+    where: str
     tools: _Tools
     apart: int
     customers: int
@@ -90,7 +90,21 @@ class _Found(msgspec.Struct, frozen=True):
 
 def show_evaluation(place: Place, wanted: Wanted) -> int:
     """Predicts recorded sessions from one another and shows how good that was."""
-    sessions = _sessions(place, wanted)
+    try:
+        found = _evaluated(place, wanted)
+    except KeyboardInterrupt:
+        note("note: stopped before it was done; nothing was changed. --limit takes fewer sessions")
+        raise
+    if wanted.as_json:
+        json_line(_data(found))
+    else:
+        _show(found)
+    return OK
+
+
+def _evaluated(place: Place, wanted: Wanted) -> _Found:
+    clock = SystemClock()
+    sessions = _sessions(place, wanted, clock)
     calls = Counter(call.name for each in sessions for call in _calls(each))
     launching = _launching(wanted, calls)
     tools = _tools(place, wanted, calls)
@@ -103,22 +117,20 @@ def show_evaluation(place: Place, wanted: Wanted) -> int:
     customers = len({each.scope for each in sessions if each.scope})
     apart = _task_and_scope if customers > 1 else _task
     shown = f"predicting {counted(calls.total(), 'call')} of {counted(len(sessions), 'session')}"
-    with ticking(shown, SystemClock()):
+    with ticking(shown, clock, place.environ) as far:
         figures = evaluate(
-            sessions, _predictor, launching=launching, apart=apart, ahead_of_reply=True
+            sessions, _predictor, launching=launching, apart=apart, ahead_of_reply=True, far=far
         )
-    found = _Found(figures, tools, len(groups(sessions, apart)), customers, launching)
-    if wanted.as_json:
-        json_line(_data(found))
-    else:
-        _show(found)
-    return OK
+    where = _HERE if wanted.file is None else f"in {said_of(wanted.file)}"
+    return _Found(figures, where, tools, len(groups(sessions, apart)), customers, launching)
 
 
-def _sessions(place: Place, wanted: Wanted) -> list[Trajectory]:
+def _sessions(place: Place, wanted: Wanted, clock: Clock) -> list[Trajectory]:
     if wanted.file is not None:
-        return read_sessions(wanted.file, wanted.limit)
-    found, troubles = own_sessions(place, wanted.limit)
+        with ticking(f"reading {said_of(wanted.file)}", clock, place.environ) as far:
+            return read_sessions(wanted.file, wanted.limit, far)
+    with ticking("reading the sessions that are kept here", clock, place.environ) as far:
+        found, troubles = own_sessions(place, wanted.limit, far)
     for trouble in troubles[:_MOST_NAMED]:
         note(f"note: left out: {trouble}")
     return found
@@ -191,13 +203,13 @@ def _effects(place: Place) -> Mapping[str, EffectKind]:
 
 
 def _show(found: _Found) -> None:
-    for text in textwrap.wrap(_verdict(found), _WIDTH):
+    for text in paragraph(_verdict(found)):
         line(text)
     figures = found.figures
     if not figures.calls:
         return
     line()
-    for text in textwrap.wrap(_told(found), _WIDTH):
+    for text in paragraph(_told(found)):
         line(text)
     line()
     table(["what", "figure", "of"], list(_rows(found)), whole=["what", "figure"])
@@ -233,15 +245,15 @@ def _unsaid(found: _Found) -> str:
     """Why it cannot be said whether it is worth it; "" if it can."""
     figures, tools = found.figures, found.tools
     if not figures.sessions:
-        return "There is nothing to go by: no sessions are recorded here."
+        made = "" if found.where != _HERE else "; those of `paceline chat` and of programs are kept"
+        return f"There is nothing to go by: no sessions are {found.where}{made}."
     if not figures.calls:
         return "There is nothing to predict: no tool was called in these sessions."
     unsaid = "Whether it is worth turning on cannot be said"
     if not found.trained:
-        return (
-            f"{unsaid}: all sessions are of one task or one customer, so that none can be predicted"
-            " from others."
-        )
+        alone = "there is one session only, and none to predict it from"
+        alike = "all sessions are of one task or one customer, so that none can be predicted from others"
+        return f"{unsaid}: {alone if figures.sessions == 1 else alike}."
     if figures.calls < _ENOUGH:
         return (
             f"{unsaid} yet: {counted(figures.calls, 'call')}"

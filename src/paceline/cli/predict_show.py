@@ -1,6 +1,5 @@
 """`paceline predict show` and `forget`: what was learnt, and what would be called next."""
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +9,13 @@ import msgspec
 
 from paceline.call import Effect, Plan
 from paceline.cli.cache import counted
-from paceline.cli.output import OK, json_line, line, note, table
+from paceline.cli.output import OK, json_line, line, note, paragraph, table
 from paceline.cli.place import Place
 from paceline.cli.predict_figures import figures_of, show_figures
 from paceline.cli.predict_sessions import own_session
 from paceline.cli.predict_tools import KnownTools, known_tools
 from paceline.clock import Clock, SystemClock
-from paceline.errors import PacelineError, UsageError
+from paceline.errors import PacelineError, StorageError, UsageError
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.evaluation import Launching
 from paceline.predict.events import Proposal
@@ -40,7 +39,6 @@ _WHEN: Final = {
 }
 _ROOM: Final = 10_000_000
 """Patterns and circles: looking forgets nothing."""
-_WIDTH: Final = 80
 _NOTHING: Final = "nothing was learnt here yet"
 _YES: Final = "yes"
 _IF_KEPT: Final = "if its results are kept"
@@ -121,6 +119,7 @@ def forget(place: Place, *, user: str | None, everything: bool, clock: Clock | N
                 " kept again; when there is space, forget once more"
             )
         return OK
+    _see_readable(place.home.predictions, user)
     learnt = kept.load()
     circles = _circles(learnt)
     theirs = [one.circle for one in circles if user_of(one.circle) == user]
@@ -138,7 +137,21 @@ def forget(place: Place, *, user: str | None, everything: bool, clock: Clock | N
     if shared := [one.circle for one in circles if is_shared(one.circle)]:
         names = ", ".join(map(said, shared))
         note(f"note: what {names} share is not taken apart by user; --all forgets it too")
+    if kept.aside.exists():
+        note(f"note: {kept.aside}, which was moved aside, may tell of {user} too; --all removes it")
     return OK
+
+
+def _see_readable(path: Path, user: str) -> None:
+    """Raises StorageError where it cannot be known what was learnt of the user."""
+    try:
+        peek(path)
+    except StorageError as exc:
+        raise StorageError(
+            f"nothing was forgotten of {user}: {exc}",
+            next_step=exc.next_step,
+            category=exc.category,
+        ) from exc
 
 
 def predictor_of(learnt: Learnt | None, clock: Clock | None = None) -> PerformancePredictor:
@@ -213,9 +226,7 @@ def _show_session(place: Place, wanted: Wanted, begin: str, learnt: Learnt | Non
         head = f"{number}. "
         if number == 1:
             line()
-        for text in textwrap.wrap(
-            one.why, _WIDTH, initial_indent=head, subsequent_indent=" " * len(head)
-        ):
+        for text in paragraph(one.why, head):
             line(text)
     return OK
 

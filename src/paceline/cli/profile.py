@@ -103,9 +103,17 @@ def read_run(reader: SqliteReader, run: str) -> Profile:
 
     Raises UsageError when there is no such run, after listing the latest.
     """
-    latest = reader.query(limit=1) if run == LAST else []
+    if run == LAST:
+        latest = reader.query(limit=1)
+        if not latest:
+            raise UsageError(
+                "no calls are recorded yet",
+                next_step="Make one with `paceline run`.",
+                category=Category.NOT_FOUND,
+            )
+        run = latest[0].id
     try:
-        records = reader.trace(latest[0].id if latest else run)
+        records = reader.trace(run)
     except UsageError as exc:
         if exc.category is Category.NOT_FOUND:
             _list(reader)

@@ -1,13 +1,13 @@
 """Whether calls can be recorded here: what tells a history that is empty from one that cannot be
 written."""
 
-import errno
 import os
 from tempfile import TemporaryFile
 from typing import Final
 
 from paceline.cli.output import note
 from paceline.cli.place import Place
+from paceline.disk_space import storage_error
 from paceline.errors import StorageError
 from paceline.home import Home
 
@@ -15,7 +15,6 @@ __all__ = ["empty_history", "unwritable", "warn_of_gaps"]
 
 _ROOM: Final = 256 * 1024
 """Bytes that a new history needs, with the files beside it."""
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def unwritable(home: Home) -> StorageError | None:
@@ -26,11 +25,9 @@ def unwritable(home: Home) -> StorageError | None:
         with TemporaryFile(dir=existing) as trial:
             trial.write(bytes(_ROOM))
     except OSError as exc:
-        if exc.errno in _FULL:
-            step = "Free some there, or set PACELINE_HOME to a directory on another disk."
-        else:
-            step = f"Make {existing} writable, or set PACELINE_HOME to a directory of your own."
-        return StorageError(f"{home.path} cannot be written: {_why(exc)}", next_step=step)
+        step = f"Make {existing} writable, or set PACELINE_HOME to a directory of your own."
+        said = f"{home.path} cannot be written: {_why(exc)}"
+        return storage_error(said, exc, home.path, next_step=step)
     return None
 
 

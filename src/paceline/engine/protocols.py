@@ -77,6 +77,11 @@ class Models(Protocol):
         as they come, and all of what is served again at once."""
         ...
 
+    @property
+    def answered(self) -> bool:
+        """Whether the first of them has ever answered here: what was there may well come back."""
+        ...
+
     def fallbacks(self) -> Sequence[str]:
         """The models that are asked in turn when the first cannot answer; names, for people."""
         ...

@@ -72,13 +72,15 @@ class TransitionTrigger(StrEnum):
 
 
 class Trouble(msgspec.Struct, frozen=True, gc=False):
-    """What is wrong in the state ERROR. `origin` is the state it came from, and goes back to."""
+    """What is wrong in the state ERROR. `origin` is the state it came from, and goes back to; `again_s`
+    are the seconds until it is tried again, None if it is not."""
 
     category: Category
     message: str
     retryable: bool
     origin: AgentState
     attempt: int = 1
+    again_s: float | None = None
 
 
 class StateTransition(msgspec.Struct, frozen=True, gc=False):

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from typing import Final, final
 
+import msgspec
+
 from paceline.engine.limits import TurnBudget
 from paceline.engine.recovery import (
     Degrade,
@@ -33,6 +35,9 @@ _log = logging.getLogger("paceline")
 _MIB: Final = 1024**2
 _T = TransitionTrigger
 _TOO_LONG: Final = Category.TOO_LONG
+_NEVER_THERE: Final = 1
+"""So often a model is asked again that cannot be reached, and was never there: its address is wrong, or it
+was not started, and a person waits to be told."""
 
 
 @final
@@ -83,17 +88,19 @@ class Troubles:
             attempt = self._shortened = self._shortened + 1
         else:
             attempt = self._attempt(trigger)
+        if not left_alone(error):
+            self._cause = error
         trouble = trouble_of(error, self._scene.machine.state, attempt)
-        self._fail(trigger, trouble)
         step = self._decide(trouble, error.retry_after_s)
+        if isinstance(step, Retry):
+            trouble = msgspec.structs.replace(trouble, again_s=step.after_s)
+        self._fail(trigger, trouble)
         if error.category is _TOO_LONG:
             if not isinstance(step, Shorten) or not self._scene.conversation.shorten():
                 raise _too_long(error) from error
             _log.warning("Recovering from a conversation that is too long")
             self._recovered()
             return
-        if not left_alone(error):
-            self._cause = error
         if not isinstance(step, Retry):
             _log.warning("Given up: %s", step.why if isinstance(step, GiveUp) else error.message)
             raise self._cause or error
@@ -133,9 +140,13 @@ class Troubles:
         return tries
 
     def _decide(self, trouble: Trouble, retry_after_s: float | None) -> Recovery:
+        most = self._scene.limits.max_recoveries
+        cause = self._cause
+        if cause and cause.category is Category.NETWORK and not self._means.models.answered:
+            most = min(most, _NEVER_THERE)
         return recovery(
             trouble,
-            most=self._scene.limits.max_recoveries,
+            most=most,
             left_s=self._budget.left_s(),
             retry_after_s=retry_after_s,
             rng=self._means.rng,

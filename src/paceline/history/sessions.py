@@ -376,7 +376,7 @@ class _Claim:
 @final
 class SessionReader:
     """The journals of sessions, to look at: nothing in them changes. All methods block, and raise
-    StorageError; where there is no file there are no sessions."""
+    StorageError; where there is no file, or nothing in it yet, there are no sessions."""
 
     __slots__ = ("path",)
 
@@ -398,14 +398,12 @@ class SessionReader:
 
     @contextlib.contextmanager
     def _reading(self) -> Generator[sqlite3.Connection | None]:
-        if not self.path.exists():
-            yield None
-            return
-        with (
-            storage_errors(self.path),
-            contextlib.closing(connect(self.path, _SCHEMA, read_only=True)) as db,
-        ):
-            yield db
+        with storage_errors(self.path):
+            if not self.path.exists() or not self.path.stat().st_size:
+                yield None
+                return
+            with contextlib.closing(connect(self.path, _SCHEMA, read_only=True)) as db:
+                yield db
 
 
 def _listed(db: sqlite3.Connection, user: str | None, limit: int) -> list[SessionSummary]:

@@ -298,7 +298,9 @@ class SqliteHistory:
 
     def _tell(self, exc: StorageError) -> None:
         lost = StorageError(
-            f"{self.lost:,} calls were not recorded: {exc}", next_step=exc.next_step
+            f"{self.lost:,} calls were not recorded: {exc}",
+            next_step=exc.next_step,
+            category=exc.category,
         )
         lost.__cause__ = exc
         self._on_loss(lost)

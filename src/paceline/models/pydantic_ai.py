@@ -16,6 +16,7 @@ import msgspec
 
 from paceline.call import Tokens
 from paceline.errors import AgentError, Category, ConfigError, PacelineError
+from paceline.extras import missing
 from paceline.messages import (
     AssistantMessage,
     Hear,
@@ -43,10 +44,7 @@ try:
     from pydantic_ai.tools import ToolDefinition as TheirTool
     from pydantic_ai.usage import RequestUsage
 except ImportError as exc:
-    raise ConfigError(
-        "models of pydantic-ai need a package that is not installed: pydantic-ai-slim",
-        next_step="Install it with `pip install 'paceline[models]'`.",
-    ) from exc
+    raise missing("models of pydantic-ai need", "pydantic-ai-slim", "models") from exc
 
 __all__ = ["PydanticAIModel"]
 

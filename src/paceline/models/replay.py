@@ -15,7 +15,8 @@ from typing import Final, cast, final
 import msgspec
 
 from paceline.clock import Clock
-from paceline.errors import CorruptStoreError, InvalidInputError, StorageError
+from paceline.disk_space import full
+from paceline.errors import Category, CorruptStoreError, InvalidInputError, StorageError
 from paceline.messages import Hear, ModelReply, ModelRequest, Part, TextPart, ToolUse, UsePart
 from paceline.models.model import Model
 from paceline.redaction import Redactor
@@ -106,8 +107,12 @@ class Recording:
             with os.fdopen(os.open(self._path, flags, _PRIVATE), "ab") as file:
                 file.write(msgspec.json.encode(answer) + b"\n")
         except OSError as exc:
+            said = f"{self._path} cannot be written: {exc.strerror or exc}"
+            step = "Record to another file."
+            if full(exc):
+                step = "Free some space there, or record to a file on another disk."
             raise StorageError(
-                f"{self._path} cannot be written: {exc}", next_step="Record to another file."
+                said, next_step=step, category=Category.EXHAUSTED if full(exc) else None
             ) from exc
 
 

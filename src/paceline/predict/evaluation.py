@@ -97,12 +97,14 @@ def evaluate(
     apart: Callable[[Trajectory], Iterable[str]] | None = None,
     tools: Tools | None = None,
     ahead_of_reply: bool = False,
+    far: Callable[[float], object] = lambda _: None,
 ) -> Evaluation:
     """Predicts all calls of recorded sessions, in the order in which they come.
 
     `apart` says what a session shares with those it must not be predicted from; by default its
     task and its scope. As its customers are apart, all sessions are learnt in one scope.
-    `ahead_of_reply` holds back what a model says before it calls, in the same reply.
+    `ahead_of_reply` holds back what a model says before it calls, in the same reply. `far` is told
+    how far it is, from 0 to 1, as each session is predicted and again as it is learnt.
     """
     found = evaluate_each(
         trajectories,
@@ -111,6 +113,7 @@ def evaluate(
         apart=apart,
         tools=tools,
         ahead_of_reply=ahead_of_reply,
+        far=far,
     )
     return found[0]
 
@@ -123,11 +126,14 @@ def evaluate_each(
     apart: Callable[[Trajectory], Iterable[str]] | None = None,
     tools: Tools | None = None,
     ahead_of_reply: bool = False,
+    far: Callable[[float], object] = lambda _: None,
 ) -> list[Evaluation]:
     """What the same predictions come to by several ways of launching; otherwise as `evaluate`."""
     predictor = make()
     counts = [_Count(launching) for launching in launchings]
-    for group in groups(trajectories, apart or _task_and_scope):
+    together = groups(trajectories, apart or _task_and_scope)
+    done, all_of_it = 0, 2 * sum(map(len, together))
+    for group in together:
         moments: list[tuple[Sequence[Event], list[_Moment]]] = []
         for trajectory in group:
             events: Sequence[Event] = trajectory.events
@@ -135,12 +141,16 @@ def evaluate_each(
                 events = _without_words(events)
             session = predictor.session("", tools)
             moments.append((events, list(_moments(predictor, session, events, counts))))
+            done += 1
+            far(done / all_of_it)
         for heard, made in moments:
             for moment in made:
                 predictor.score("", moment.guesses, moment.event)
                 for count in counts:
                     count.learn(moment)
             predictor.learn(Trajectory("", tuple(heard)), tools)
+            done += 1
+            far(done / all_of_it)
         for count in counts:
             count.decide()
     return [count.finish() for count in counts]

@@ -248,10 +248,10 @@ class PerformancePredictor:
         chance = chances.get(proposal.name, 0.0)
         before = [f"{name} ({came})" for name, came in session.course.recent]
         after = " then ".join(before) or "the beginning"
-        seen = self._knowledge(session.scope).sequence.seen(session.course)
+        seen = round(self._knowledge(session.scope).sequence.seen(session.course))
         return (
             f"{proposal.name} follows {after} with {chance:.0%}; this moment was seen "
-            f"{seen:.0f} times. With these arguments such a call came true {proposal.probability:.0%} "
+            f"{'once' if seen == 1 else f'{seen} times'}. With these arguments such a call came true {proposal.probability:.0%} "
             "of the time." + (f" Arguments: {why}." if why else "")
         )
 

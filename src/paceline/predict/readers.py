@@ -28,10 +28,10 @@ class _Heard(msgspec.Struct):
 
 
 class _Run(msgspec.Struct):
-    id: str
+    id: str | int
     events: list[_Heard]
-    task: str = ""
-    user: str = ""
+    task: str | int = ""
+    user: str | int = ""
 
 
 class _Function(msgspec.Struct):
@@ -58,9 +58,9 @@ class _Message(msgspec.Struct):
 
 class _Log(msgspec.Struct):
     messages: list[_Message]
-    id: str = ""
-    task: str = ""
-    user: str = ""
+    id: str | int = ""
+    task: str | int = ""
+    user: str | int = ""
 
 
 def trajectories(lines: Iterable[str | bytes]) -> Iterator[Trajectory]:
@@ -71,7 +71,7 @@ def trajectories(lines: Iterable[str | bytes]) -> Iterator[Trajectory]:
     """
     for number, run in _decoded(lines, _Run):
         events = tuple(_event(heard, number) for heard in run.events)
-        yield Trajectory(run.id, events, run.task, run.user)
+        yield Trajectory(str(run.id), events, str(run.task), str(run.user))
 
 
 def openai_messages(lines: Iterable[str | bytes]) -> Iterator[Trajectory]:
@@ -82,7 +82,8 @@ def openai_messages(lines: Iterable[str | bytes]) -> Iterator[Trajectory]:
     """
     for number, log in _decoded(lines, _Log):
         events = tuple(_messages(log.messages, number))
-        yield Trajectory(log.id or str(number), events, log.task, log.user)
+        name = str(number) if log.id == "" else str(log.id)
+        yield Trajectory(name, events, str(log.task), str(log.user))
 
 
 def _decoded(lines: Iterable[str | bytes], form: type[T]) -> Iterator[tuple[int, T]]:

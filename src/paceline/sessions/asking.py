@@ -42,6 +42,9 @@ class Asked(Protocol):
         """What figures call it."""
         ...
 
+    answered: bool
+    """Whether it has ever answered in this process."""
+
     def call(self, request: ModelRequest) -> tuple[Mapping[str, object], Plan, Job]:
         """The arguments of a call with this request, how it is treated and what it runs."""
         ...
@@ -86,6 +89,11 @@ class ModelCalls:
             clock=self._clock,
             priority=priority,
         )
+
+    @property
+    def answered(self) -> bool:
+        """Whether the first has ever answered in this process, to whomever."""
+        return self._models[0].answered
 
     def fallbacks(self) -> Sequence[str]:
         """The models after the first."""
@@ -140,6 +148,7 @@ class ModelCalls:
                     outcome = _read(asked, outcome)
                 if outcome.error is None:
                     floor.settle(cast("ModelReply", outcome.value))
+                    asked.answered = asked.answered or outcome.attempts > 0
             return outcome
         finally:
             floor.close()

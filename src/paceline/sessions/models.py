@@ -88,6 +88,7 @@ class DirectModel:
         self._sampling = sampling
         self._plans = sampling.plans()
         self._free = free
+        self.answered = False
         self._job = Job(
             execute=self._without,
             version=version or f"{type(model).__qualname__}:{model.name}",
@@ -139,6 +140,7 @@ class FleetModel:
     def __init__(self, name: str, sampling: Sampling, job: Callable[[], Job]) -> None:
         """`job` has a call done by the servers."""
         self.name = name
+        self.answered = False
         self._sampling = sampling
         self._plans = sampling.plans()
         self._job = job

@@ -6,7 +6,6 @@ before that may not write until it has read again.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
@@ -20,6 +19,7 @@ import msgspec
 
 from paceline.call import EffectKind
 from paceline.clock import Clock
+from paceline.disk_space import full, storage_error
 from paceline.errors import Category, CodecError, CorruptStoreError, StorageError
 
 __all__ = ["MOST_BYTES", "KeptPredictions", "Learnt", "peek"]
@@ -32,7 +32,6 @@ _HEAD: Final = struct.Struct(">4sQQI")
 """What it is, when something was forgotten, when it was written (ns), and the sum of the rest."""
 _NOTHING: Final[Mapping[str, EffectKind]] = {}
 _INTEGERS: Final = range(-(2**63), 2**64)
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Learnt(msgspec.Struct, frozen=True):
@@ -119,7 +118,7 @@ class KeptPredictions:
                 told = True
                 with _all_would_do():
                     self._write(content, forgot_ns)
-            self._aside.unlink(missing_ok=True)
+            self.aside.unlink(missing_ok=True)
         self._since_ns = self._clock.wall_ns()
         return told
 
@@ -129,10 +128,10 @@ class KeptPredictions:
             try:
                 self._write(nothing, forgot_ns)
             except OSError as exc:
-                if exc.errno not in _FULL:
+                if not full(exc):
                     raise
                 self.path.unlink(missing_ok=True)
-                self._aside.unlink(missing_ok=True)
+                self.aside.unlink(missing_ok=True)
             else:
                 return True
         return False
@@ -141,19 +140,20 @@ class KeptPredictions:
         """Moves the file away, of which `error` says why it cannot be used, and tells of it."""
         try:
             with _storage_errors(self.path):
-                self.path.replace(self._aside)
+                self.path.replace(self.aside)
         except StorageError as exc:
             self._on_trouble(exc)
             return
         self._on_trouble(
             CorruptStoreError(
                 f"{error}; it was moved aside",
-                next_step=f"Learning begins anew; delete {self._aside} when you like.",
+                next_step=f"Learning begins anew; delete {self.aside} when you like.",
             )
         )
 
     @property
-    def _aside(self) -> Path:
+    def aside(self) -> Path:
+        """Where a file is moved that cannot be used."""
         return self.path.with_name(f"{self.path.name}.damaged")
 
     @contextlib.contextmanager
@@ -212,14 +212,14 @@ def peek(path: Path, most_bytes: int = MOST_BYTES) -> Learnt | None:
         return None
     head = _head(path, data[: _HEAD.size])
     if len(data) > most_bytes:
-        raise CorruptStoreError(f"{path} is larger than what is kept ever is")
+        raise _damaged(f"{path} is larger than what is kept ever is")
     content = memoryview(data)[_HEAD.size :]
     if zlib.crc32(content) != head.checksum:
-        raise CorruptStoreError(f"{path} is damaged: its content is not what was written")
+        raise _damaged(f"{path} is damaged: its content is not what was written")
     try:
         document = msgspec.msgpack.decode(content, type=_Document)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        raise CorruptStoreError(f"{path} cannot be read: {exc}") from exc
+        raise _damaged(f"{path} cannot be read: {exc}") from exc
     if document.predictor is None:
         return None
     return Learnt(
@@ -253,11 +253,17 @@ class _MissingError(StorageError):
     """There is no such file."""
 
 
+def _damaged(why: str) -> CorruptStoreError:
+    return CorruptStoreError(
+        why, next_step="`paceline predict forget --all` removes it; learning begins anew."
+    )
+
+
 def _head(path: Path, data: bytes) -> _Head:
     if len(data) < _HEAD.size or data[: len(_MAGIC)] != _MAGIC:
         raise CorruptStoreError(
             f"{path} is damaged, of another version of Paceline, or not one of its files",
-            next_step=f"Move {path} away; a new one is made.",
+            next_step="Move it away, or remove it with `paceline predict forget --all`.",
         )
     return _Head(*_HEAD.unpack(data))
 
@@ -298,7 +304,7 @@ def _all_would_do() -> Generator[None]:
     try:
         yield
     except OSError as exc:
-        if exc.errno not in _FULL:
+        if not full(exc):
             raise
         raise StorageError(
             f"nothing was forgotten: {exc.strerror or exc}",
@@ -316,7 +322,8 @@ def _storage_errors(path: Path) -> Generator[None]:
     except FileNotFoundError as exc:
         raise _MissingError(f"{path}: {exc.strerror}") from exc
     except OSError as exc:
-        raise StorageError(
-            f"{path}: {exc.strerror or exc}",
-            category=Category.EXHAUSTED if exc.errno in _FULL else None,
+        # A directory would stay in the way of every file that is made.
+        step = f"Remove {path}; a new one is made." if isinstance(exc, IsADirectoryError) else None
+        raise storage_error(
+            f"{path}: {exc.strerror or exc}", exc, path.parent, next_step=step
         ) from exc

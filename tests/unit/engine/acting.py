@@ -63,6 +63,7 @@ class Script:
     ) -> None:
         self.answers = list(answers)
         self.always = always
+        self.answered = True
         self.asked: list[tuple[Message, ...]] = []
 
     async def ask(

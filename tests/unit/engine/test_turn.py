@@ -277,6 +277,36 @@ def test_recovery_has_an_end() -> None:
     run(main())
 
 
+def test_a_model_that_was_never_there_is_not_waited_for() -> None:
+    """A model that cannot be reached and never answered is asked once more, two seconds later at most,
+    and who watches is told when; one that was there is asked as often as any (S2-33, S2-54)."""
+
+    async def main() -> None:
+        gone = AgentError("refused", category=Category.NETWORK)
+        alone = OverloadedError(
+            "1 unhealthy", reason=Shortage.UNHEALTHY, category=Category.UNAVAILABLE
+        )
+        for second in (gone, alone):
+            script = Script(Says(error=gone), *[Says(error=second)] * 9)
+            script.answered = False
+            one, began_s = session(script), asyncio.get_running_loop().time()
+            assert await failing(one) is gone
+            assert len(script.asked) == 2
+            waited_s = asyncio.get_running_loop().time() - began_s
+            assert 0 < waited_s <= 2
+            troubles = [moved.trouble for moved in one.machine.history if moved.trouble]
+            assert [each.again_s for each in troubles][:2] == [pytest.approx(waited_s), None]
+        script = Script(*[Says(error=gone)] * 9)
+        assert await failing(session(script)) is gone
+        assert len(script.asked) == 4
+        script = Script(*[Says(error=CallTimeoutError("late"))] * 9)  # it may be loading
+        script.answered = False
+        assert isinstance(await failing(session(script)), CallTimeoutError)
+        assert len(script.asked) == 4
+
+    run(main())
+
+
 def test_the_error_of_a_turn_names_the_cause() -> None:
     """Where the model is left alone after it failed, the turn ends with what it failed with, and not
     with that it is left alone; without a failure before, that is what it says (S2-33, S2-54)."""

@@ -163,3 +163,15 @@ def test_no_sessions_are_no_error() -> None:
     """Of no sessions all rates are 0. (S2-51)"""
     found = evaluate([], predictor)
     assert (found.calls, found.hits, found.hidden, found.calibration_error) == (0, 0, 0, 0)
+
+
+def test_it_says_how_far_it_is() -> None:
+    """Whoever watches is told of each session that is predicted, and of each that is learnt, up to
+    the whole; of none there is nothing to tell. (S2-51)"""
+    told: list[float] = []
+    evaluate(orders(20), predictor, far=told.append)
+    assert len(told) == 40
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    evaluate([], predictor, far=told.append)
+    assert len(told) == 40

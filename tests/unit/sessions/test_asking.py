@@ -1,6 +1,7 @@
 """Models asked on the call path: fallbacks, what is heard, what is kept and for whom."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -37,6 +38,28 @@ async def told(session: Any, text: str = "go") -> list[str]:
             case _:
                 pass
     return pieces
+
+
+def test_a_model_that_never_answered_is_given_up_sooner() -> None:
+    """What cannot be reached is asked again once by a session as long as it never answered in this
+    process, and as often as any afterwards, by every session (S2-54)."""
+
+    async def main() -> None:
+        async with a_runtime() as runtime:
+            model = Said(*[GONE] * 6, ModelReply("hi"), *[GONE] * 40, name="a")
+            runtime.add_model(model)
+            asked: list[int] = []
+            for _ in range(3):
+                async with runtime.session(model="a") as session:
+                    before = len(model.requests)
+                    with contextlib.suppress(AgentError):
+                        await session.send("go")
+                    asked.append(len(model.requests) - before)
+            assert asked[0] == 6
+            assert asked[1] == 1
+            assert asked[2] > 6
+
+    run(main())
 
 
 def test_the_next_model_is_asked() -> None:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar, final
 
 from paceline.clock import Clock
+from paceline.disk_space import storage_error
 from paceline.errors import StorageError
 
 __all__ = ["FileLeases", "Lease"]
@@ -192,8 +193,10 @@ class FileLeases:
             told, self._works = not self._works, False
             self._close()
         if not told:
-            trouble = StorageError(
+            trouble = storage_error(
                 f"{self.path}: {exc.strerror or exc}; processes cannot wait for each other",
+                exc,
+                self.path.parent,
                 next_step="A result may be computed once in every process; use a local disk.",
             )
             trouble.__cause__ = exc

@@ -12,15 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, cast, final
 
-from paceline.errors import ConfigError
+from paceline.extras import missing
 
 try:
     import hiredis
 except ImportError as exc:
-    raise ConfigError(
-        "a shared cache needs a package that is not installed: hiredis",
-        next_step="Install it with `pip install 'paceline[redis]'`, or set no shared cache.",
-    ) from exc
+    raise missing("a shared cache needs", "hiredis", "redis", "set no shared cache") from exc
 
 __all__ = ["LOST", "Ask", "Lost", "Waiting", "Wire", "is_error", "items", "pack_command"]
 

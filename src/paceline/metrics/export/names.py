@@ -16,7 +16,7 @@ from paceline.call import Kind
 
 __all__ = [
     "GENERATIONS",
-    "MISSING",
+    "NOT_SENT",
     "Generation",
     "Instrument",
     "Kinds",
@@ -27,8 +27,8 @@ __all__ = [
 
 Generation = Literal["util-genai-1.3", "genai-main"]
 
-MISSING: Final = "Install it with `pip install 'paceline[otel]'`, or set no OTLP endpoint."
-"""What to do where a package of the extra is not installed."""
+NOT_SENT: Final = "set no OTLP endpoint"
+"""What else can be done where a package of the extra is not installed."""
 
 
 _LONGEST: Final = 200

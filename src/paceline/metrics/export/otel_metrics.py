@@ -20,9 +20,10 @@ from typing import Final, Literal, final
 import msgspec
 
 from paceline.call import Kind
-from paceline.errors import Category, ConfigError
+from paceline.errors import Category
+from paceline.extras import missing
 from paceline.metrics.export.called import Called
-from paceline.metrics.export.names import MISSING, Instrument, Kinds, Names, sendable
+from paceline.metrics.export.names import NOT_SENT, Instrument, Kinds, Names, sendable
 from paceline.metrics.figures import Series, Snapshot
 from paceline.metrics.sketch import Sketch
 
@@ -45,9 +46,7 @@ try:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 except ImportError as exc:
-    raise ConfigError(
-        "OpenTelemetry needs a package that is not installed: opentelemetry-sdk", next_step=MISSING
-    ) from exc
+    raise missing("OpenTelemetry needs", "opentelemetry-sdk", "otel", NOT_SENT) from exc
 
 __all__ = ["SCALE", "Buckets", "MetricForm", "Sheet", "Spans"]
 

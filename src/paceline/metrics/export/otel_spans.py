@@ -8,8 +8,9 @@ from hashlib import blake2b
 from typing import Final, NamedTuple, final
 
 from paceline.call import Kind
-from paceline.errors import Category, ConfigError
-from paceline.metrics.export.names import MISSING, Names, sendable
+from paceline.errors import Category
+from paceline.extras import missing
+from paceline.metrics.export.names import NOT_SENT, Names, sendable
 from paceline.metrics.figures import Ending
 from paceline.metrics.span import Span
 
@@ -19,9 +20,7 @@ try:
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 except ImportError as exc:
-    raise ConfigError(
-        "OpenTelemetry needs a package that is not installed: opentelemetry-sdk", next_step=MISSING
-    ) from exc
+    raise missing("OpenTelemetry needs", "opentelemetry-sdk", "otel", NOT_SENT) from exc
 
 __all__ = ["Ended", "SpanForm", "span_id", "trace_id"]
 

@@ -15,9 +15,10 @@ import msgspec
 
 from paceline.call import Call, Outcome, Source
 from paceline.clock import Clock
-from paceline.errors import ConfigError, PacelineError
+from paceline.errors import PacelineError
+from paceline.extras import missing
 from paceline.metrics.export.called import Called
-from paceline.metrics.export.names import GENERATIONS, MISSING, sendable
+from paceline.metrics.export.names import GENERATIONS, NOT_SENT, sendable
 from paceline.metrics.export.otel_metrics import MetricForm, Spans
 from paceline.metrics.export.otel_spans import Ended, SpanForm
 from paceline.metrics.export.otlp_http import OtlpHttp
@@ -34,10 +35,8 @@ try:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 except ImportError as exc:
-    raise ConfigError(
-        "OpenTelemetry needs a package that is not installed:"
-        " opentelemetry-exporter-otlp-proto-http",
-        next_step=MISSING,
+    raise missing(
+        "OpenTelemetry needs", "opentelemetry-exporter-otlp-proto-http", "otel", NOT_SENT
     ) from exc
 
 __all__ = ["OtlpExport", "OtlpFigures", "Receiver"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, Literal, NamedTuple, cast, final
 
-from paceline.errors import ConfigError
+from paceline.extras import missing
 from paceline.metrics.export.families import (
     BOUNDS_S,
     DURATION,
@@ -36,10 +36,7 @@ try:
     from prometheus_client.openmetrics.exposition import ALLOWUTF8, DOTS, VALUES
     from prometheus_client.samples import Exemplar, Sample
 except ImportError as exc:
-    raise ConfigError(
-        "metrics for Prometheus need a package that is not installed: prometheus-client",
-        next_step="Install it with `pip install 'paceline[prometheus]'`.",
-    ) from exc
+    raise missing("metrics for Prometheus need", "prometheus-client", "prometheus") from exc
 
 __all__ = ["Exposition", "FigureCollector", "Names", "Page"]
 

