@@ -118,9 +118,9 @@ class Parts:
         parts.callback(lambda: None if self.pool.in_use else state.generations.close())
         parts.callback(self.pool.close)
         self.identity = Identity(state.generations, clock=clock)
-        loop = asyncio.get_running_loop()
+        self._ended = functools.partial(self.identity.ended, asyncio.get_running_loop())
         self.jobs = Jobs(
-            AgentRunner(self.pool, ended=functools.partial(self.identity.ended, loop)),
+            AgentRunner(self.pool, ended=self._ended),
             self.pool,
             settings,
             clock=clock,
@@ -223,6 +223,7 @@ class Parts:
                 agents=self.registry.snapshot,
                 run=self.path.run,
                 agent_job=self.jobs.of,
+                ended=self._ended,
                 calls=self.calls,
                 pool=self.pool,
                 gate=lambda name, most: gate_of(name, most, settings, clock),

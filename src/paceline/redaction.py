@@ -1,7 +1,8 @@
 """Keeping secrets out of everything that is logged, stored or shown.
 
 Two nets. `Secret` wraps a value so that no rendering shows it. `Redactor` masks, in any text,
-the exact secrets it was told of and everything that has the form of a credential.
+the exact secrets it was told of and everything that has the form of a credential, or is called a
+password, PIN, secret, token or API key in a sentence and looks like no ordinary word.
 """
 
 import re
@@ -19,10 +20,42 @@ _PLAIN: Final = frozenset({type(None), bool, int, float})
 
 _NAMES: Final = (
     # The look behind keeps this linear: a name is only looked for where its word begins.
-    r"(?:(?<![A-Za-z0-9_.-])[A-Za-z0-9_.-]*(?:passw(?:or)?d|passwd|secret|token|api[_-]?key|apikey|access[_-]?key"
+    r"(?:(?<![A-Za-z0-9_.-])[A-Za-z0-9_.-]*(?:passw(?:or)?d|passwd|passphrase|passcode|secret|token|api[_-]?key|apikey|access[_-]?key"
     r"|private[_-]?key|credential|authorization|cookie|session[_-]?key))"
 )
 _VALUE: Final = r"(?:\"[^\"]++\"|'[^']++'|[\"']?+[^\s\"',;&}\])]++)"
+
+# What people write: "my password for the shop is hunter2". Behind such words an ordinary word says
+# something of the secret ("is wrong"), so what is masked has to look like none. Every repetition has
+# a bound, so that looking takes linear time.
+_GAP: Final = r"\s{1,8}"
+_IS: Final = (
+    rf"(?:{_GAP}(?:for|of|to|on|at|from|in)(?:{_GAP}[^\s:=]{{1,40}}){{1,4}}?)?"
+    rf"(?:(?:['\u2019]s|{_GAP}(?:is|are|was|were))(?:{_GAP}(?:now|still|just|currently|set{_GAP}to)){{0,2}}"
+    rf"(?:\s{{0,8}}[:=])?{_GAP}|\s{{0,8}}[:=]\s{{0,8}})"
+)
+_OPEN: Final = r"[\"'`\u201c\u2018]?"
+_COUNTED: Final = (
+    rf"(?!\w|{_GAP}(?:(?:char|letter|digit|word|token|bit|byte|day|hour|minute|second|year|time|user|request"
+    r"|volt|pixel)(?:acter)?s?|[kmgt]i?b|[mk]?[vmsg]|mm|cm|px|per)\b)"
+)
+_NO_NAME: Final = (  # of a method; nor "12-character", "2nd"
+    r"(?!(?i:base|sha|md|utf|aes|rsa|hs|rs|oauth|argon|bcrypt|pbkdf|rot|x\.?509)[-_]?\d"
+    r"|\d{1,6}(?:-[A-Za-z]|st\b|nd\b|rd\b|th\b|[A-Za-z%]{1,2}\b))"
+)
+_MIXED: Final = r"(?=\S{0,60}\d)(?=\S{0,60}[^\W\d])[^\s\"'`,;\u201d\u2019]{1,200}"
+_SIGNED: Final = r"(?=\S{0,60}\w[!@#$%^&+~|]\w)[^\s\"'`,;\u201d\u2019]{4,200}"
+_QUOTED: Final = (
+    r"(?:\"[^\"\n]{1,200}\"|'[^'\n]{1,200}'|`[^`\n]{1,200}`|\u201c[^\u201d\n]{1,200}\u201d)"
+)
+_WORD: Final = (
+    rf"(?:{_QUOTED}|{_OPEN}(?:{_NO_NAME}(?=\S{{4}})(?:{_MIXED}|{_SIGNED})"
+    rf"|\d{{4}}[\d-]{{0,60}}{_COUNTED}))"
+)
+_KEY: Final = rf"{_OPEN}{_NO_NAME}(?=\S{{6}})(?:{_MIXED}|\d{{6,60}}{_COUNTED})"
+_PIN: Final = rf"{_OPEN}\d{{4,12}}{_COUNTED}"
+
+
 # Each pattern keeps its named group and masks the rest of the match.
 _FORMS: Final = re.compile(
     "|".join(
@@ -55,18 +88,46 @@ _FORMS: Final = re.compile(
         )
     )
 )
+
+
+def _told(group: str, name: str, value: str) -> str:
+    """Where a secret of this name is told, and others after it: "are x1 and y2"."""
+    gap = rf"(?:\s{{0,8}},{_GAP}(?:(?:and|or){_GAP})?|{_GAP}(?:and|or){_GAP})"
+    return rf"(?P<{group}>{name}(?i:{_IS})){value}(?:{gap}{value}){{0,8}}"
+
+
+_BEGINS: Final = r"(?<![A-Za-z0-9_-].)"  # behind its first letter: so where to look is soon found
+_PROSE: Final = re.compile(
+    "|".join(
+        (
+            # several words, up to the end of what is said
+            rf"(?P<phrase>[Pp]{_BEGINS}(?i:ass[ -]?phrase)\s{{0,8}}:\s{{0,8}})[^\n\"',;]{{1,200}}",
+            _told("word", rf"[Pp]{_BEGINS}(?i:ass[ -]?(?:word|phrase|code)s?)", _WORD),
+            _told(
+                "pin", rf"[Pp]{_BEGINS}(?i:ins?(?=[ :='\u2019-])(?:[ -](?:code|number)s?)?)", _PIN
+            ),
+            _told("token", rf"[Tt]{_BEGINS}(?i:oken)", _KEY),
+            _told("secret", rf"[Ss]{_BEGINS}(?i:ecret(?:{_GAP}key)?)", _KEY),
+            _told("key", rf"[AaPp]{_BEGINS}(?i:(?:pi|ccess|rivate)[ _-]?keys?)", _KEY),
+        )
+    )
+)
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}+[:=]?+")
 _SECRET_NAME: Final = re.compile(rf"(?i)^{_NAMES}$")
 _MARKS: Final = (
     "key", "token", "secret", "pass", "pwd", "credential", "authorization", "cookie", "-u", "bearer",
     "basic", "://", "-----begin", "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "xox",
-    "glpat-", "hf_", "aiza", "npm_", "akia", "asia", "eyj",
+    "glpat-", "hf_", "aiza", "npm_", "akia", "asia", "eyj", "pin ", "pin:", "pin=", "pin-", "pin'", "pins",
 )  # fmt: skip
 """Each form has one of them, in whatever case: to look for words takes a hundredth of the time."""
 
 
 def _mask(match: re.Match[str]) -> str:
     return match[match.lastgroup or 0] + MASK
+
+
+def _masked(text: str) -> str:
+    return _PROSE.sub(_mask, _FORMS.sub(_mask, text))
 
 
 def _may_hold(text: str) -> bool:
@@ -136,7 +197,7 @@ class Redactor:
         """The text with every secret in it masked."""
         if self._known is not None:
             text = self._known.sub(MASK, text)
-        return _FORMS.sub(_mask, text) if _may_hold(text) else text
+        return _masked(text) if _may_hold(text) else text
 
     def words(self, argv: Sequence[str]) -> list[str]:
         """The words of a command, as many as there are, with every secret in them masked.

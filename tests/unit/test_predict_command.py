@@ -489,10 +489,11 @@ def test_what_calls_ahead_were_worth_is_shown(place: Place, capsys: Capture) -> 
     ledger = Ledger(clock, rng=random.Random(1))
     for number in range(4):
         ledger.real("get_order", foreseen=number > 0)
-        ledger.launched(f"g{number}", "get_order", clock.monotonic_ns(), 2.0)
+        ledger.launched(f"g{number}", "get_order", clock.monotonic_ns(), 2.0, circle="user ada")
         ledger.used(f"g{number}", 1.5)
     for number in range(40):
-        ledger.launched(f"t{number}", "track_parcel", clock.monotonic_ns(), 2.0, 0.01)
+        now_ns = clock.monotonic_ns()
+        ledger.launched(f"t{number}", "track_parcel", now_ns, 2.0, 0.01, circle="user ada")
         ledger.gone(f"t{number}")
     model = predictor(arguments=ArgumentModel)
     for trajectory in orders(30, scope="user ada"):
@@ -680,6 +681,29 @@ def test_habits_of_messages_are_forgotten_too(place: Place, capsys: Capture) -> 
     known = peek(place.home.predictions)
     assert known is not None
     assert heard_of(known.messages) == {"user bob": 4}
+
+
+def test_what_calls_ahead_were_worth_to_a_user_is_forgotten(place: Place, capsys: Capture) -> None:
+    """`forget --user` deletes that user's accounts too, also where no habit is known any more, and
+    leaves those of others and the totals. (S2-51)"""
+    clock = VirtualClock()
+    ledger = Ledger(clock, rng=random.Random(1))
+    for circle in ("user ada", "user acme/ada", "user bob"):
+        ledger.launched(circle, "get_order", clock.monotonic_ns(), 2.0, circle=circle)
+    kept(place).save(predictor(arguments=ArgumentModel).save(), ledger.save(), KNOWN)
+    assert forget(place, user="ada", everything=False) == 0
+    assert capsys.readouterr().out == "what was learnt of ada is forgotten\n"
+    left = place.home.predictions.read_bytes()
+    assert b"ada" not in left
+    assert b"user bob" in left
+    ledger.load(peek_ledger(place))
+    assert ledger.figures()["get_order"].launched == 3
+
+
+def peek_ledger(place: Place) -> object:
+    learnt = peek(place.home.predictions)
+    assert learnt is not None
+    return learnt.ledger
 
 
 def test_what_is_shared_is_said_to_stay(place: Place, capsys: Capture) -> None:

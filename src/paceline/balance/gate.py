@@ -22,7 +22,7 @@ _SPECULATIVE: Final = Priority.SPECULATIVE
 class Ticket:
     """One caller in the queue, and every gate it needs a place in."""
 
-    __slots__ = ("deadline_ns", "fills", "gates", "priority", "tenant", "turn")
+    __slots__ = ("_owed", "deadline_ns", "fills", "gates", "priority", "tenant", "turn")
 
     def __init__(
         self,
@@ -41,6 +41,8 @@ class Ticket:
             asyncio.get_running_loop().create_future()
         )
         """None once it is admitted, else why it never will be."""
+        self._owed = 0
+        """Gates where it has taken the place of a guest that is not gone yet."""
 
     @property
     def admitted(self) -> bool:
@@ -67,7 +69,29 @@ class Ticket:
         if self.priority > _SPECULATIVE:
             for gate in self.gates:
                 if gate.guests and gate.free <= 0:
-                    gate.guests.ask(len(gate.queue))
+                    gate.clear_way()
+
+    def inherit(self) -> bool:
+        """Takes its places at once, where guests hold those that are not free: it has them when those
+        are gone. So whoever comes after it comes after it, as if there were no guests."""
+        full = [gate for gate in self.gates if gate.free <= 0]
+        if self.priority <= _SPECULATIVE or not all(gate.has_spare_guest for gate in full):
+            return False
+        for gate in self.gates:
+            gate.free -= 1
+        self._owed = len(full)
+        for gate in full:
+            gate.heirs[self] = None
+            gate.clear_way()
+        return True
+
+    def hand_over(self) -> None:
+        """The guest of one of its gates is gone, or somebody else."""
+        if self._owed == 1 and not self.turn.done():
+            self._owed = 0
+            self.turn.set_result(None)
+        else:  # it is about to leave, if it was cancelled in this moment
+            self._owed = max(1, self._owed - 1)
 
     def admit(self) -> None:
         """Takes its places, all of which are there."""
@@ -96,7 +120,14 @@ class Ticket:
         self.refuse(_late(next(full, self.gates[0])))
 
     def withdraw(self) -> None:
-        """Leaves the queues, if it is in them."""
+        """Leaves the queues, if it is in them, or the places that it was to have."""
+        if self._owed:
+            self._owed = 0
+            for gate in self.gates:
+                gate.heirs.pop(self, None)
+            for gate in self.gates:
+                gate.leave()
+            return
         for gate in self.gates:
             gate.queue.remove(self)
         self.fills.filled.remove(self)
@@ -113,11 +144,22 @@ class Gate:
     that leaves the queue (cancelled, or out of time) takes nobody's place with it and leaves
     nothing behind. Used on one event loop.
 
-    Some inside may be `guests`: where it is full as many of them are asked to go as callers wait.
-    Who waits for the place of one does not count to `max_queue`.
+    Some inside may be `guests`: where it is full as many of them are asked to go as callers wait,
+    others in place of those that do not go. Who finds a place of one has it, before all who come
+    later, and waits only for it to be gone; he does not count to `max_queue`.
     """
 
-    __slots__ = ("capacity", "clock", "filled", "free", "guests", "max_queue", "name", "queue")
+    __slots__ = (
+        "capacity",
+        "clock",
+        "filled",
+        "free",
+        "guests",
+        "heirs",
+        "max_queue",
+        "name",
+        "queue",
+    )
 
     def __init__(
         self,
@@ -136,13 +178,16 @@ class Gate:
         self.max_queue = max_queue
         self.clock = clock
         self.free = capacity
-        """Places left; below 0 for a while when the capacity was made smaller."""
+        """Places left; below 0 for a while when the capacity was made smaller, and while guests are
+        about to go."""
         self.queue: FairQueue[Ticket] = FairQueue(ageing_s=ageing_s, weights=weights)
         """All who need a place here."""
         self.filled: FairQueue[Ticket] = FairQueue(ageing_s=ageing_s, weights=weights)
         """Those of them who count to `max_queue`."""
-        self.guests: Guests[None] = Guests()
+        self.guests: Guests[None] = Guests(self._clear_ways)
         """Those inside that give way to who waits."""
+        self.heirs: dict[Ticket, None] = {}
+        """Those who have taken the places of guests that are not gone yet."""
 
     @property
     def in_use(self) -> int:
@@ -151,8 +196,14 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """Callers in the queue, those included that wait for another gate with this one."""
-        return len(self.queue)
+        """Callers who wait here, or for another gate with this one."""
+        return len(self.queue) + len(self.heirs)
+
+    @property
+    def has_spare_guest(self) -> bool:
+        """Whether there is a guest whose place nobody has taken yet. For `Ticket`."""
+        taken = len(self.heirs)
+        return bool(self.guests) and self.guests.would_go(taken + 1) > taken
 
     def expected_wait_s(self) -> float | None:
         """How long one who joined the queue now might wait, at the rate of late; None while that
@@ -181,6 +232,8 @@ class Gate:
     def leave(self) -> None:
         """Gives the place back, to the next in the queue if there is one."""
         self.free += 1
+        if self.heirs:
+            self._hand_over()
         if self.queue.waiting:
             self._admit()
 
@@ -188,6 +241,7 @@ class Gate:
         """Changes the capacity; callers beyond a smaller one finish undisturbed."""
         self.free += capacity - self.capacity
         self.capacity = capacity
+        self._hand_over()
         self._admit()
 
     def overloaded(self, reason: Shortage, why: str) -> OverloadedError:
@@ -197,6 +251,17 @@ class Gate:
             reason=reason,
             retry_after_s=self.expected_wait_s(),
         )
+
+    def clear_way(self) -> None:
+        """Has as many guests go as somebody waits for. For `Ticket`."""
+        self.guests.ask(self.waiting)
+
+    def _hand_over(self) -> None:
+        """Lets those go on, the first first, for whom there are places indeed."""
+        while self.heirs and len(self.heirs) > max(0, -self.free):
+            heir = next(iter(self.heirs))
+            del self.heirs[heir]
+            heir.hand_over()
 
     def _admit(self) -> None:
         queue = self.queue
@@ -214,12 +279,15 @@ class Gate:
                 ticket.admit()
 
     def _clear_ways(self) -> None:
-        """Who waits here for another gate too does not wait there for guests."""
+        """Who has the place of a guest does not wait long for it, and who waits here for another gate
+        too does not wait there for guests."""
+        if self.heirs:
+            self.clear_way()
         for gates in self.queue.lanes():
             full = [gate for gate in gates if gate.free <= 0]
             if all(gate.guests for gate in full):
                 for gate in full:
-                    gate.guests.ask(len(gate.queue))
+                    gate.clear_way()
 
 
 def enter_free(gates: Sequence[Gate]) -> None:
@@ -276,9 +344,10 @@ async def enter_all(
 
 async def _wait(ticket: Ticket, waiting: Callable[[Ticket], object] | None) -> None:
     """Returns once the ticket, which cannot be admitted now, has been."""
-    _make_room(ticket)
-    ticket.join()
-    ticket.clear_way()
+    if not ticket.inherit():
+        _make_room(ticket)
+        ticket.join()
+        ticket.clear_way()
     timer = ticket.start_timer()
     try:
         if waiting is not None:
@@ -303,7 +372,7 @@ def _make_room(ticket: Ticket) -> None:
     gate = ticket.fills
     most = gate.max_queue
     if gate.guests and ticket.priority > _SPECULATIVE:
-        most += gate.guests.would_go(len(gate.queue) + 1)
+        most += gate.guests.would_go(gate.waiting + 1) - len(gate.heirs)
     if len(gate.filled) >= most:
         least = gate.filled.gives_way(ticket, gate.clock.monotonic_ns())
         if least is None:

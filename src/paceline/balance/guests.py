@@ -1,9 +1,12 @@
 """Work that has a place only as long as nobody else needs it."""
 
+import asyncio
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar, final
+from typing import Final, Generic, Protocol, TypeVar, final
 
 __all__ = ["Guest", "Guests"]
+
+_GRACE_S: Final = 5.0
 
 
 class Guest(Protocol):
@@ -24,20 +27,27 @@ W = TypeVar("W")
 
 @final
 class Guests(Generic[W]):
-    """The guests at one place, in the order they came, and what there is to know of each."""
+    """The guests at one place, in the order they came, and what there is to know of each.
 
-    __slots__ = ("_asked", "_here")
+    One that was asked to go and has not gone within 5 s is deaf to it: it is counted on no more, and
+    others are asked in its place.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_again", "_asked", "_deaf", "_here")
+
+    def __init__(self, again: Callable[[], object]) -> None:
+        """`again` is called when one turns out to be deaf, to `ask` for as many as are wanted then."""
+        self._again = again
         self._here: dict[Guest, W] = {}
-        self._asked: set[Guest] = set()
+        self._asked: dict[Guest, asyncio.TimerHandle] = {}
+        self._deaf: set[Guest] = set()
 
     def __len__(self) -> int:
         return len(self._here)
 
     @property
     def going(self) -> int:
-        """Those that were asked to go, and are still here."""
+        """Those that were asked to go of late, and are still here."""
         return len(self._asked)
 
     def add(self, guest: Guest, what: W) -> None:
@@ -47,11 +57,14 @@ class Guests(Generic[W]):
     def remove(self, guest: Guest) -> None:
         """One has gone, if it was here."""
         self._here.pop(guest, None)
-        self._asked.discard(guest)
+        self._deaf.discard(guest)
+        timer = self._asked.pop(guest, None)
+        if timer is not None:
+            timer.cancel()
 
     def would_go(self, wanted: int) -> int:
         """Of so many places that are wanted, those that guests give back or would."""
-        able = sum([guest in self._asked or guest.speculative for guest in self._here])
+        able = len(self._asked) + sum([self._may_be_asked(guest) for guest in self._here])
         return min(able, wanted)
 
     def ask(self, wanted: int, fits: Callable[[W], bool] = lambda _: True) -> None:
@@ -59,6 +72,15 @@ class Guests(Generic[W]):
         for guest, what in reversed(tuple(self._here.items())):
             if len(self._asked) >= wanted:
                 return
-            if guest not in self._asked and guest.speculative and fits(what):
-                self._asked.add(guest)
+            if self._may_be_asked(guest) and fits(what):
+                loop = asyncio.get_running_loop()
+                self._asked[guest] = loop.call_later(_GRACE_S, self._stayed, guest)
                 guest.give_way()
+
+    def _may_be_asked(self, guest: Guest) -> bool:
+        return guest not in self._asked and guest not in self._deaf and guest.speculative
+
+    def _stayed(self, guest: Guest) -> None:
+        del self._asked[guest]
+        self._deaf.add(guest)
+        self._again()

@@ -84,7 +84,7 @@ class Line:
         self._thread = 0
         self._timer: asyncio.TimerHandle | None = None
         self._told = False
-        self._guests: Guests[AgentInstance] = Guests()
+        self._guests: Guests[AgentInstance] = Guests(self._clear_ways)
         self._begin()
 
     @property
@@ -168,8 +168,7 @@ class Line:
     def gone(self, guest: Guest) -> None:
         """The lease of a guest is over."""
         self._guests.remove(guest)
-        for gate in (self._gate, *[at.gate for at in self._at.values()]):
-            gate.max_queue = self._max_queue + self._guests.going
+        self._let_wait()
 
     async def until_idle(self, instance: AgentInstance, timeout_s: float | None) -> bool:
         """Waits until what was given to an instance is done; whether it was in time."""
@@ -254,7 +253,7 @@ class Line:
             if patience.ends(self._opens_s(self._fleet.refusal(request.needs))):
                 raise self._fleet.refused(request.needs)
             if self._guests and caller.priority > Priority.SPECULATIVE:
-                self._clear_way(request.needs, caller.gates)
+                self._clear_way(request.needs, self._gate.waiting + 1)
             await self._enter(caller)
             lease = None
             try:
@@ -268,12 +267,22 @@ class Line:
             # Where there is room, a guard wants others and not this one.
             await asyncio.sleep(_PAUSE_S if self._fleet.room(request.needs) else 0)
 
-    def _clear_way(self, needs: Needs, gates: Sequence[Gate]) -> None:
-        """Has as many guests go as callers wait, this one included, for which there is no room.
-        Nobody is turned away for whom one goes."""
-        wanted = self._gate.waiting + 1 - self._fleet.room(needs)
+    def _clear_way(self, needs: Needs, waiting: int) -> None:
+        """Has as many guests go as callers wait for which there is no room. Nobody is turned away for
+        whom one goes."""
+        wanted = waiting - self._fleet.room(needs)
         self._guests.ask(wanted, lambda instance: has(instance, needs))
-        for gate in gates:
+        self._let_wait()
+
+    def _clear_ways(self) -> None:
+        """The same for all who wait, once a guest did not go."""
+        for needs, at in self._at.items():
+            if any(at.gate.queue.lanes()):
+                self._clear_way(needs, self._gate.waiting)
+
+    def _let_wait(self) -> None:
+        """As many as may, and those for whom guests go."""
+        for gate in (self._gate, *[at.gate for at in self._at.values()]):
             gate.max_queue = self._max_queue + self._guests.going
 
     async def _enter(self, caller: _Caller) -> None:

@@ -9,21 +9,25 @@ from paceline.clock import SystemClock
 from paceline.predict.ledger import Figures, Ledger
 from paceline.speculation.kept import Learnt
 
-__all__ = ["figures_of", "show_figures"]
+__all__ = ["figures_of", "ledger_of", "show_figures"]
 
 _COLUMNS: Final = (
     "tool", "state", "launched", "used", "foreseen", "saved", "in vain", "paid in vain", "why",
 )  # fmt: skip
 
 
+def ledger_of(learnt: Learnt | None) -> Ledger:
+    """A ledger that knows all that is kept. Raises CodecError for what it cannot read."""
+    ledger = Ledger(SystemClock(), rng=random.Random())  # noqa: S311 (it is only looked at)
+    if learnt is not None and learnt.ledger is not None:
+        ledger.load(learnt.ledger)
+    return ledger
+
+
 def figures_of(learnt: Learnt | None) -> Mapping[str, Figures]:
     """The figures that are kept, by tool; none where nothing was launched or tried. Raises CodecError
     for what cannot be read."""
-    if learnt is None or learnt.ledger is None:
-        return {}
-    ledger = Ledger(SystemClock(), rng=random.Random())  # noqa: S311 (it is only looked at)
-    ledger.load(learnt.ledger)
-    return ledger.figures()
+    return ledger_of(learnt).figures()
 
 
 def show_figures(figures: Mapping[str, Figures]) -> None:

@@ -11,7 +11,7 @@ from paceline.call import Effect, Plan
 from paceline.cli.cache import counted
 from paceline.cli.output import OK, json_line, line, note, paragraph, table
 from paceline.cli.place import Place
-from paceline.cli.predict_figures import figures_of, show_figures
+from paceline.cli.predict_figures import figures_of, ledger_of, show_figures
 from paceline.cli.predict_sessions import own_session
 from paceline.cli.predict_tools import KnownTools, known_tools
 from paceline.clock import Clock, SystemClock
@@ -19,7 +19,6 @@ from paceline.errors import PacelineError, StorageError, UsageError
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.evaluation import Launching
 from paceline.predict.events import Proposal
-from paceline.predict.ledger import Figures
 from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor, Session
 from paceline.sessions.recorded import caller_of
@@ -65,10 +64,11 @@ class _Next(msgspec.Struct, frozen=True):
 
 
 class _Here(NamedTuple):
-    """What there is to know of tools; whether those may be launched that reach outside."""
+    """What there is to know of tools; those that are off, with the reason; whether those may be
+    launched that reach outside."""
 
     tools: KnownTools
-    figures: Mapping[str, Figures]
+    off: Mapping[str, str]
     outside: bool
 
 
@@ -122,7 +122,9 @@ def forget(place: Place, *, user: str | None, everything: bool, clock: Clock | N
     _see_readable(place.home.predictions, user)
     learnt = kept.load()
     circles = _circles(learnt)
-    theirs = [one.circle for one in circles if user_of(one.circle) == user]
+    ledger = ledger_of(learnt)
+    known = {*[one.circle for one in circles], *ledger.circles()}
+    theirs = [circle for circle in known if user_of(circle) == user]
     if learnt is not None and theirs:
         predictor = predictor_of(learnt)
         messages = Messages(SystemClock(), scopes=_ROOM)
@@ -131,8 +133,15 @@ def forget(place: Place, *, user: str | None, everything: bool, clock: Clock | N
         for circle in theirs:
             predictor.forget(circle)
             messages.forget(circle)
-        left = None if learnt.messages is None else messages.save()
-        kept.forget(msgspec.structs.replace(learnt, predictor=predictor.save(), messages=left))
+            ledger.forget(circle)
+        kept.forget(
+            msgspec.structs.replace(
+                learnt,
+                predictor=predictor.save(),
+                messages=None if learnt.messages is None else messages.save(),
+                ledger=ledger.save(),
+            )
+        )
     line(f"what was learnt of {user} is forgotten" if theirs else f"nothing was learnt of {user}")
     if shared := [one.circle for one in circles if is_shared(one.circle)]:
         names = ", ".join(map(said, shared))
@@ -205,7 +214,8 @@ def _show_session(place: Place, wanted: Wanted, begin: str, learnt: Learnt | Non
         for event in trajectory.events:
             session.hear(event)
         moment = Moment.REPLY if session.awaits_reply else Moment.IDLE
-        found = list(_next(predictor, session, moment, _Here(tools, figures_of(learnt), outside)))
+        here = _Here(tools, ledger_of(learnt).off(circle), outside)
+        found = list(_next(predictor, session, moment, here))
     if wanted.as_json:
         of = None if circle is None else said(circle)
         json_line({"version": 1, "session": kept.id, "of": of, "moment": moment, "next": found})
@@ -259,7 +269,7 @@ def _launched(proposal: Proposal, here: _Here, *, known: bool) -> str:
     return (
         _unspeculable(proposal, here)
         or ("" if known else "no: still tried in shadow")
-        or _not_worth(proposal, here.figures.get(proposal.name))
+        or _not_worth(proposal, here.off)
         or (_YES if proposal.name in here.tools.there else _IF_KEPT)
     )
 
@@ -289,10 +299,10 @@ def _unspeculable(proposal: Proposal, here: _Here) -> str:
     return "no: a person is asked first" if asks else told
 
 
-def _not_worth(proposal: Proposal, figures: Figures | None) -> str:
+def _not_worth(proposal: Proposal, off: Mapping[str, str]) -> str:
     """What figures say against it; "" if nothing."""
-    if figures is not None and figures.state == "off":
-        return f"no: {figures.why}"
+    if why := off.get(proposal.name):
+        return f"no: {why}"
     least = Launching().least
     if proposal.probability < least:
         return f"no: below {least:.0%} a call in vain costs more than a hit saves"

@@ -4,7 +4,7 @@ Token buckets for what is launched, and beside them one allowance for what nobod
 wrong predictions are, launches in vain stay a share of the real calls.
 """
 
-from typing import Final, TypeVar, final
+from typing import Final, NamedTuple, TypeVar, final
 
 from paceline.clock import Clock
 
@@ -81,6 +81,19 @@ class _Each:
         self._buckets[name] = bucket
         bucket.take(1, now_ns)
 
+    def give_back(self, name: str, now_ns: int) -> None:
+        """One that was taken."""
+        if (bucket := self._buckets.get(name)) is not None:
+            bucket.take(-1, now_ns)
+
+
+class _Unused(NamedTuple):
+    """A launch that nobody has used yet."""
+
+    tool: str
+    session: str
+    whose: str
+
 
 @final
 class Budget:
@@ -136,7 +149,7 @@ class Budget:
         self._initial = initial if extra_calls else 0.0
         self._most = max(self._initial, _MOST_SAVED)
         self._allowances: dict[str, float] = {}
-        self._unused: dict[str, str] = {}
+        self._unused: dict[str, _Unused] = {}
         self._running: dict[str, tuple[float, float]] = {}
 
     def allowance(self, whose: str = "") -> float:
@@ -173,7 +186,7 @@ class Budget:
         self._sessions.take(session, now_ns)
         self._seconds.take(expected_s, now_ns)
         self._usd.take(usd, now_ns)
-        _keep(self._unused, id_, whose)
+        _keep(self._unused, id_, _Unused(tool, session, whose))
         _keep(self._running, id_, (expected_s, usd))
 
     def took(self, id_: str, took_s: float, usd: float = 0.0) -> None:
@@ -187,9 +200,21 @@ class Budget:
 
     def used(self, id_: str) -> None:
         """A real call has asked for it. Counts once, and only for what was launched."""
-        whose = self._unused.pop(id_, None)
-        if whose is not None:
-            self._grant(whose, 1)
+        launch = self._unused.pop(id_, None)
+        if launch is not None:
+            self._grant(launch.whose, 1)
+
+    def withdrawn(self, id_: str) -> None:
+        """It was not run after all: all that it took is given back."""
+        launch = self._unused.get(id_)
+        if launch is None:
+            return
+        now_ns = self._clock.monotonic_ns()
+        self.used(id_)
+        self.took(id_, 0.0)
+        self._all.take(-1, now_ns)
+        self._tools.give_back(launch.tool, now_ns)
+        self._sessions.give_back(launch.session, now_ns)
 
     def gone(self, id_: str) -> None:
         """Nobody will use it any more."""

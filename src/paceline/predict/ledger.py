@@ -1,45 +1,38 @@
 """What launching ahead was worth, by tool: whether the next launch pays, and when to stop for a while.
 
-The account of a tool is kept in seconds that somebody waits. A launch that is used saves some; one
-in vain costs a part of what it took, and its money at what an hour of waiting is worth. What was lost
-since the account stood best is a cumulative sum (E. S. Page, Continuous inspection schemes, 1954):
-it finds a change for the worse soonest, whatever was earned before. As many hits' worth may be lost
-as leaves no doubt: where none of n launches came true, the interval of E. B. Wilson (Probable
-inference, 1927) with z = 1.64 lies below break-even as soon as they cost more than z * z hits save.
+The account of a tool in one circle of people is kept in seconds that somebody waits. A launch that is
+used saves some; one in vain costs a part of what it took, and its money at what an hour of waiting is
+worth. What was lost since the account stood best is a cumulative sum (E. S. Page, Continuous inspection
+schemes, 1954): it finds a change for the worse soonest, whatever was earned before. As many hits' worth
+may be lost as leaves no doubt: where none of n launches came true, the interval of E. B. Wilson
+(Probable inference, 1927) with z = 1.64 lies below break-even as soon as they cost more than z * z hits
+save.
+
+What is lost where nothing was earned is added up for all circles of a tool, too, in a bucket that leaks
+(J. Turner, New directions in communications, 1986): a new circle may try what the others left of it.
 """
 
 import math
 import random
-from collections.abc import Mapping
-from typing import Annotated, Final, Literal, final
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, final
 
 import msgspec
-from msgspec import Meta
 
 from paceline.clock import Clock
-from paceline.errors import CodecError
-from paceline.predict.bounded import Bounded
+from paceline.predict.accounts import Accounts, Place, Total
+from paceline.predict.standing import LARGEST, MOST_OF_ONE, Standing
 
 __all__ = ["Figures", "Ledger", "State"]
 
 State = Literal["on", "off", "shadow"]
-"""Whether calls of a tool are launched, are not, or were only proposed so far."""
+"""Whether calls of a tool are launched, are not somewhere, or were only proposed so far."""
 
 _NS: Final = 1_000_000_000
 _HOUR_S: Final = 3_600.0
-_DOUBT: Final = 2.7  # hits whose worth may be lost: z * z for one chance in twenty
-_LEAST: Final = 6  # launches in vain before anything is held against a tool
-_MOST_FRESH: Final = 30  # launches of a tool at once of which nothing is known yet
-_PROBES: Final = 5
-_FIRST_PAUSE_S: Final = 60.0
-_LONGEST_PAUSE_S: Final = 3_600.0
-_MOST_TOOLS: Final = 1_000
 _MOST_PENDING: Final = 10_000
-_LARGEST: Final = 1e9  # seconds, US dollars
-_VERSION: Final = 1
-
-_Amount = Annotated[float, Meta(ge=0, le=1e15)]
-_Number = Annotated[int, Meta(ge=0)]
+_DOUBTED: Final = "it lost more than it saved for many, and is tried again little by little"
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -64,79 +57,23 @@ class Figures(msgspec.Struct, frozen=True):
     wasted_usd: float
 
 
-class _Rate(msgspec.Struct, gc=False):
-    """How often something was the case; old times count less."""
-
-    seen: _Amount = 0.0
-    right: _Amount = 0.0
-
-    def add(self, decay: float, *, right: bool) -> None:
-        """One more."""
-        self.seen = self.seen * decay + 1.0
-        self.right = self.right * decay + right
-
-    def correct(self) -> None:
-        """One of those that were not the case was."""
-        self.right = min(self.seen, self.right + 1.0)
-
-    def share(self) -> float | None:
-        """None if nothing was seen."""
-        return self.right / self.seen if self.seen else None
-
-
-class _Account(msgspec.Struct):
-    """All that is known of one tool. `lost_s` is what was lost since the account stood best, in
-    `lost` launches; `earned_s` what it earned since it was turned on."""
-
-    proposed: _Number = 0
-    real: _Number = 0
-    launched: _Number = 0
-    used: _Number = 0
-    cancelled: _Number = 0
-    saved_s: _Amount = 0.0
-    wasted_s: _Amount = 0.0
-    wasted_usd: _Amount = 0.0
-    precision: _Rate = msgspec.field(default_factory=_Rate)
-    recall: _Rate = msgspec.field(default_factory=_Rate)
-    takes_s: _Amount = 0.0
-    lost_s: _Amount = 0.0
-    lost: _Number = 0
-    earned_s: float = 0.0
-    off: bool = False
-    pause_s: Annotated[float, Meta(ge=0, le=_LONGEST_PAUSE_S)] = 0.0
-    waits_s: Annotated[float, Meta(ge=0, le=_LONGEST_PAUSE_S)] = 0.0
-
-
-class _Running(msgspec.Struct):
-    """What is known of a tool in this process only."""
-
-    fresh: int = 0
-    epoch: int = 0  # a new one each time it is turned on or off, or probed again
-    until_ns: int = 0
-    probes: int = 0  # of this epoch: launched, and over without having paid
-    over: int = 0
-
-
 class _Launch(msgspec.Struct, frozen=True, gc=False):
-    """One that nobody has used yet."""
+    """One that nobody has used yet. `doubt` is what it takes of that which a tool may lose in all
+    circles; nothing where it is paid for by what was earned, and then `open_s` is what it costs."""
 
-    tool: str
+    place: Place
     at_ns: int
     takes_s: float
     usd: float
     epoch: int
-
-
-class _Saved(msgspec.Struct):
-    """The form of `Ledger.save`."""
-
-    version: int
-    tools: dict[str, _Account]
+    doubt: float
+    open_s: float
 
 
 @final
 class Ledger:
-    """Says whether a launch is worth it, and for how long a tool is left alone that is not.
+    """Says whether a launch is worth it, and for how long a tool is left alone that is not: in the
+    circle in which its calls are predicted, so that nobody is left alone because of others.
 
     Once a tool has lost more than 2.7 times what a call takes, in at least 6 launches, it is off. After a
     pause of 60 s at most, twice as long each time up to an hour, and at random up to half of that
@@ -148,6 +85,11 @@ class Ledger:
     at which all its predictions are wrong, with T the longest that its calls take and c the most
     that one in vain costs, all in vain together cost at most
     max(2.7 T, 6 c) + 61 c + 5 c (7 + t / 1800) within t seconds.
+
+    That is for one circle. All of them together, however many and new, lose no more than what they
+    had earned and (8 + t / 600) max(2.7 T, 6 c), t counted from the first launch: who has earned
+    nothing has to wait then. One circle that is always wrong never takes all of that. The accounts
+    that were used last are kept, 4,000 of them.
     """
 
     def __init__(
@@ -171,96 +113,119 @@ class Ledger:
         self._decay = 0.5 ** (1 / half_life)
         self._grace_ns = round(grace_s * _NS)
         self._ttl_ns = round(ttl_s * _NS)
-        self._accounts = self._bounded()
-        self._running: dict[str, _Running] = {}
+        self._accounts = Accounts()
         self._fresh: dict[str, _Launch] = {}
         self._late: dict[str, _Launch] = {}  # counted as in vain
 
     def proposed(self, tool: str) -> None:
         """A call of it was proposed, launched or not."""
-        self._account(tool).proposed += 1
+        self._accounts.total(tool).proposed += 1
 
     def real(self, tool: str, *, foreseen: bool) -> None:
         """A session made a call of it, that changes nothing; `foreseen` if it had been proposed with
         enough probability to be launched."""
-        account = self._account(tool)
-        account.real += 1
-        account.recall.add(self._decay, right=foreseen)
+        total = self._accounts.total(tool)
+        total.real += 1
+        total.recall.add(self._decay, right=foreseen)
 
     def worth(
-        self, tool: str, probability: float, *, takes_s: float, lead_s: float, usd: float = 0.0
+        self,
+        tool: str,
+        probability: float,
+        *,
+        takes_s: float,
+        lead_s: float,
+        usd: float = 0.0,
+        circle: str = "",
     ) -> bool:
         """Whether to launch a call that comes true with this probability, takes `takes_s` seconds and
         costs `usd`, `lead_s` seconds before it will be asked for."""
-        return not self.objection(tool, probability, takes_s=takes_s, lead_s=lead_s, usd=usd)
+        return not self.objection(
+            tool, probability, takes_s=takes_s, lead_s=lead_s, usd=usd, circle=circle
+        )
 
     def objection(
-        self, tool: str, probability: float, *, takes_s: float, lead_s: float, usd: float = 0.0
+        self,
+        tool: str,
+        probability: float,
+        *,
+        takes_s: float,
+        lead_s: float,
+        usd: float = 0.0,
+        circle: str = "",
     ) -> str:
         """Why it is not worth it, in words; nothing if it is."""
         now_ns = self._settle()
-        saving = probability * min(takes_s, lead_s)
-        cost = (1 - probability) * self._cost(takes_s, usd)
+        whole = self._cost(takes_s, usd)
+        saving, cost = probability * min(takes_s, lead_s), (1 - probability) * whole
         if not saving > cost:
             return (
                 f"below break-even: it saves {saving:.2g} s and costs {cost:.2g} s by expectation"
             )
-        account, running = self._accounts.get(tool), self._running.get(tool)
-        if account is None or running is None:
-            return ""
-        if account.off and not self._may_probe(running, now_ns):
-            return self._off(running, now_ns)
-        if running.fresh >= _MOST_FRESH:
-            return f"{running.fresh} launches of {tool} are out already"
-        return ""
+        found = self._accounts.find(Place(circle, tool))
+        if found is not None:
+            if refusal := found.objection(tool, now_ns):
+                return refusal
+            if found.pays(whole):
+                return ""
+        total = self._accounts.totals.get(tool)
+        return _DOUBTED if total is not None and total.is_doubted(now_ns) else ""
 
-    def launched(self, id_: str, tool: str, at_ns: int, takes_s: float, usd: float = 0.0) -> None:
+    def launched(
+        self,
+        id_: str,
+        tool: str,
+        at_ns: int,
+        takes_s: float,
+        usd: float = 0.0,
+        *,
+        circle: str = "",
+    ) -> None:
         """A call was launched at a moment of the monotonic clock; what it is expected to take and
         cost. `id_` is its own."""
         now_ns = self._settle()
         takes_s, usd = _amount(takes_s), _amount(usd)
-        account, running = self._account(tool), self._runs(tool)
-        account.launched += 1
-        share = max(1 - self._decay, 1 / account.launched)
-        account.takes_s += share * (takes_s - account.takes_s)
-        running.fresh += 1
-        if account.off and self._may_probe(running, now_ns):
-            running.probes += 1
+        place, total = Place(circle, tool), self._accounts.total(tool)
+        standing = self._accounts.use(place, now_ns)
+        total.launched += 1
+        standing.launched(takes_s, 1 - self._decay, now_ns)
+        cost, doubt, open_s = self._cost(takes_s, usd), 0.0, 0.0
+        if standing.pays(cost):
+            open_s = cost
+        else:
+            doubt = min(standing.share(cost), MOST_OF_ONE)
+        standing.open_s += open_s
+        total.doubted(doubt, now_ns)
         if len(self._fresh) >= _MOST_PENDING:
             self._age(next(iter(self._fresh)))
-        self._fresh[id_] = _Launch(tool, at_ns, takes_s, usd, running.epoch)
+        self._fresh[id_] = _Launch(place, at_ns, takes_s, usd, standing.epoch, doubt, open_s)
 
     def used(self, id_: str, saved_s: float) -> None:
         """A real call asked for it, and waited so many seconds less. Counts once."""
-        self._settle()
+        now_ns = self._settle()
         launch = self._taken(id_, right=True)
         if launch is None:
             return
         saved_s = _amount(saved_s)
-        account, running = self._account(launch.tool), self._runs(launch.tool)
-        account.used += 1
-        account.saved_s += saved_s
-        if launch.epoch != running.epoch:
+        total = self._accounts.total(launch.place.tool)
+        total.used += 1
+        total.saved_s += saved_s
+        standing = self._accounts.find(launch.place)
+        if standing is None:
             return
-        account.lost_s -= saved_s
-        account.earned_s += saved_s
-        if account.off:
-            if account.lost_s < 0:
-                self._turn_on(account, running)
-            else:
-                self._count_probe(account, running)
-        elif account.earned_s > _patience_s(account):
-            account.pause_s = 0.0  # whatever was before is made good
-        if account.lost_s <= 0:
-            account.lost_s, account.lost = 0.0, 0
+        if launch.doubt:
+            total.doubted(-standing.share(saved_s), now_ns)
+        if launch.epoch == standing.epoch:
+            standing.earn(saved_s, now_ns, self._rng)
 
     def withdrawn(self, id_: str) -> None:
         """It was not run after all."""
         launch = self._taken(id_, right=None)
         if launch is not None:
-            account, running = self._account(launch.tool), self._runs(launch.tool)
-            account.launched -= 1
-            self._try_again(account, running, launch)
+            self._accounts.total(launch.place.tool).launched -= 1
+            if (found := self._accounts.find(launch.place)) is not None:
+                found.account.launched -= 1
+                found.try_again(launch.epoch)
 
     def gone(self, id_: str) -> None:
         """Nobody will use it any more: it expired, a write made it stale, its session is over."""
@@ -275,44 +240,55 @@ class Ledger:
         launch = self._taken(id_, right=None)
         if launch is None:
             return
-        account, running = self._account(launch.tool), self._runs(launch.tool)
-        account.cancelled += 1
-        account.wasted_s += min(max(0, now_ns - launch.at_ns) / _NS, launch.takes_s)
-        account.wasted_usd += launch.usd
-        self._try_again(account, running, launch)
+        total = self._accounts.total(launch.place.tool)
+        total.cancelled += 1
+        total.wasted_s += min(max(0, now_ns - launch.at_ns) / _NS, launch.takes_s)
+        total.wasted_usd += launch.usd
+        if (found := self._accounts.find(launch.place)) is not None:
+            found.try_again(launch.epoch)
 
     def figures(self) -> Mapping[str, Figures]:
-        """By tool."""
+        """By tool, of all circles together; one that is off somewhere is off."""
         now_ns = self._settle()
-        return {tool: self._figures(tool, each, now_ns) for tool, each in self._accounts.items()}
+        of_circles: defaultdict[str, list[Standing]] = defaultdict(list)
+        for place, found in self._accounts.items():
+            of_circles[place.tool].append(found)
+        return {
+            tool: self._figures(total, of_circles[tool], now_ns)
+            for tool, total in self._accounts.totals.items()
+        }
 
-    def save(self) -> object:
-        """All accounts, as plain data. What was launched and is not used yet is not kept."""
+    def off(self, circle: str) -> Mapping[str, str]:
+        """The tools of which nothing is launched in a circle just now, each with the reason."""
         now_ns = self._settle()
-        for tool, account in self._accounts.items():
-            running = self._running.get(tool)
-            left_ns = 0 if running is None else max(0, running.until_ns - now_ns)
-            account.waits_s = min(left_ns / _NS, _LONGEST_PAUSE_S)
-        accounts = dict(self._accounts.items())
-        return msgspec.to_builtins({"version": _VERSION, "tools": accounts})
+        why: dict[str, str] = {}
+        for tool, total in self._accounts.totals.items():
+            found = self._accounts.find(Place(circle, tool))
+            if found is not None and found.account.off:
+                why[tool] = found.why_off(now_ns)
+            elif total.is_doubted(now_ns) and (found is None or not found.pays(0.0)):
+                why[tool] = _DOUBTED
+        return why
+
+    def circles(self) -> set[str]:
+        """Those of which something is known."""
+        return {place.circle for place, _ in self._accounts.items()}
+
+    def forget(self, circle: str) -> None:
+        """What is known of one circle alone."""
+        self._accounts.forget(circle)
+
+    def save(self, lasting: Callable[[str], bool] = lambda _: True) -> object:
+        """All accounts of circles that last, as plain data. What was launched and is not used yet is
+        not kept."""
+        return self._accounts.save(self._settle(), lasting)
 
     def load(self, saved: object) -> None:
         """Takes the place of all accounts; raises CodecError where it is not what `save` returned, and
-        then nothing changes."""
-        try:
-            data = msgspec.convert(saved, _Saved)
-        except msgspec.ValidationError as exc:
-            raise CodecError(f"what launches were worth cannot be read: {exc}") from exc
-        if data.version != _VERSION:
-            raise CodecError(f"what launches were worth is of version {data.version}, and not 1")
-        if not all(map(_finite, data.tools.values())):
-            raise CodecError("what launches were worth has numbers that are none")
-        now_ns = self._clock.monotonic_ns()
-        self._accounts, self._running, self._fresh, self._late = self._bounded(), {}, {}, {}
-        for tool, account in data.tools.items():
-            self._accounts.put(tool, account)
-            if account.off:
-                self._runs(tool).until_ns = now_ns + round(account.waits_s * _NS)
+        then nothing changes. What was saved before there were circles counts as totals: a tool that
+        was off is in as much doubt as can be."""
+        self._accounts = Accounts.load(saved, self._clock.monotonic_ns())
+        self._fresh, self._late = {}, {}
 
     # -- what became of launches --------------------------------------------------------------
 
@@ -336,155 +312,82 @@ class Ledger:
         if len(self._late) >= _MOST_PENDING:
             del self._late[next(iter(self._late))]
         launch = self._late[id_] = self._fresh.pop(id_)
-        account, running = self._account(launch.tool), self._runs(launch.tool)
-        running.fresh -= 1
-        account.precision.add(self._decay, right=False)
-        account.wasted_s += launch.takes_s
-        account.wasted_usd += launch.usd
-        if launch.epoch != running.epoch:
-            return
-        cost = self._cost(launch.takes_s, launch.usd)
-        account.lost += 1
-        account.lost_s = min(account.lost_s + cost, _LARGEST)
-        account.earned_s = max(account.earned_s - cost, -_LARGEST)
-        if account.off:
-            self._count_probe(account, running)
-        elif account.lost >= _LEAST and account.lost_s > _patience_s(account):
-            self._turn_off(account, running)
+        total = self._accounts.total(launch.place.tool)
+        total.precision.add(self._decay, right=False)
+        total.wasted_s += launch.takes_s
+        total.wasted_usd += launch.usd
+        standing = self._known(launch)
+        if standing is not None and launch.epoch == standing.epoch:
+            cost = self._cost(launch.takes_s, launch.usd)
+            standing.lose(cost, self._clock.monotonic_ns(), self._rng)
 
     def _taken(self, id_: str, *, right: bool | None) -> _Launch | None:
         """Takes a launch out; what was counted of it is corrected. None for one that is not known."""
-        launch = self._fresh.pop(id_, None)
-        if launch is not None:
-            account, running = self._account(launch.tool), self._runs(launch.tool)
-            running.fresh -= 1
-            if right is not None:
-                account.precision.add(self._decay, right=right)
-            return launch
-        launch = self._late.pop(id_, None)
+        late = id_ not in self._fresh
+        launch = self._late.pop(id_, None) if late else self._fresh.pop(id_)
         if launch is None:
             return None
-        account, running = self._account(launch.tool), self._runs(launch.tool)
-        account.wasted_s = max(0.0, account.wasted_s - launch.takes_s)
-        account.wasted_usd = max(0.0, account.wasted_usd - launch.usd)
+        total = self._accounts.total(launch.place.tool)
+        total.doubted(-launch.doubt, self._clock.monotonic_ns())
+        if not late:
+            self._known(launch)
+            if right is not None:
+                total.precision.add(self._decay, right=right)
+            return launch
+        total.wasted_s = max(0.0, total.wasted_s - launch.takes_s)
+        total.wasted_usd = max(0.0, total.wasted_usd - launch.usd)
         if right:
-            account.precision.correct()
-        if launch.epoch == running.epoch:
-            cost = self._cost(launch.takes_s, launch.usd)
-            account.lost_s = max(0.0, account.lost_s - cost)
-            account.earned_s += cost
-            if account.off:
-                running.over = max(0, running.over - 1)
+            total.precision.correct()
+        standing = self._accounts.find(launch.place)
+        if standing is not None and launch.epoch == standing.epoch:
+            standing.not_lost(self._cost(launch.takes_s, launch.usd))
         return launch
 
-    # -- on and off ---------------------------------------------------------------------------
+    def _known(self, launch: _Launch) -> Standing | None:
+        """Where one belongs that is fresh no more; None if that was forgotten."""
+        standing = self._accounts.find(launch.place)
+        if standing is not None:
+            standing.fresh = max(0, standing.fresh - 1)
+            standing.open_s = max(0.0, standing.open_s - launch.open_s)
+        return standing
 
-    def _may_probe(self, running: _Running, now_ns: int) -> bool:
-        return now_ns >= running.until_ns and running.probes < _PROBES
-
-    @staticmethod
-    def _try_again(account: _Account, running: _Running, launch: _Launch) -> None:
-        """One that says nothing of its tool may be made once more."""
-        if account.off and launch.epoch == running.epoch:
-            running.probes = max(0, running.probes - 1)
-
-    def _count_probe(self, account: _Account, running: _Running) -> None:
-        """One more whose end is known, and they have not paid yet."""
-        running.over += 1
-        if running.over >= _PROBES:
-            self._turn_off(account, running)
-
-    def _turn_off(self, account: _Account, running: _Running) -> None:
-        account.off = True
-        account.pause_s = min(max(_FIRST_PAUSE_S, 2 * account.pause_s), _LONGEST_PAUSE_S)
-        wait_s = account.pause_s * self._rng.uniform(0.5, 1.0)
-        running.until_ns = self._clock.monotonic_ns() + round(wait_s * _NS)
-        self._begin(account, running)
-
-    def _turn_on(self, account: _Account, running: _Running) -> None:
-        account.off = False
-        self._begin(account, running)
-
-    def _begin(self, account: _Account, running: _Running) -> None:
-        """What was launched before says nothing about what comes."""
-        account.lost_s = account.earned_s = 0.0
-        account.lost = 0
-        running.epoch += 1
-        running.probes = running.over = 0
-
-    def _off(self, running: _Running, now_ns: int) -> str:
-        if running.until_ns > now_ns:
-            left_s = (running.until_ns - now_ns) / _NS
-            return f"it lost more than it saved, and is tried again in {left_s:.0f} s"
-        return f"it lost more than it saved, and {running.probes} launches try it again"
-
-    # -- accounts -----------------------------------------------------------------------------
+    # -- figures ------------------------------------------------------------------------------
 
     def _cost(self, takes_s: float, usd: float) -> float:
         """Of one in vain, in seconds of waiting."""
         return takes_s * self._waste_weight + (usd * self._usd_s if usd > 0 else 0.0)
 
-    def _account(self, tool: str) -> _Account:
-        account = self._accounts.get(tool)
-        if account is None:
-            account = _Account()
-            self._accounts.put(tool, account)
-        return account
-
-    def _runs(self, tool: str) -> _Running:
-        running = self._running.get(tool)
-        if running is None:
-            if len(self._running) >= 2 * _MOST_TOOLS:
-                self._running = {
-                    name: each
-                    for name, each in self._running.items()
-                    if each.fresh or self._accounts.get(name) is not None
-                }
-            running = self._running[tool] = _Running()
-        return running
-
-    def _figures(self, tool: str, account: _Account, now_ns: int) -> Figures:
-        running = self._running.get(tool)
-        state: State = "off" if account.off else "on" if account.launched else "shadow"
-        if state == "shadow":
+    @staticmethod
+    def _figures(total: Total, of_circles: list[Standing], now_ns: int) -> Figures:
+        off = [each for each in of_circles if each.account.off]
+        doubted = total.is_doubted(now_ns)
+        state: State = "off" if off or doubted else "on" if total.launched else "shadow"
+        if doubted and len(off) != 1:
+            why = _DOUBTED
+        elif off and len(of_circles) > 1:
+            why = f"off for {len(off)} of {len(of_circles)}: it lost more than it saved for them"
+        elif off:
+            why = off[0].why_off(now_ns)
+        elif state == "shadow":
             why = "nothing was launched yet"
-        elif state == "on" or running is None:
-            why = f"it saved {account.saved_s:.3g} s and wasted {account.wasted_s:.3g} s"
         else:
-            why = self._off(running, now_ns)
+            why = f"it saved {total.saved_s:.3g} s and wasted {total.wasted_s:.3g} s"
         return Figures(
             state,
             why,
-            account.proposed,
-            account.real,
-            account.launched,
-            account.used,
-            account.cancelled,
-            account.precision.share(),
-            account.recall.share(),
-            account.saved_s,
-            account.wasted_s,
-            account.wasted_usd,
+            total.proposed,
+            total.real,
+            total.launched,
+            total.used,
+            total.cancelled,
+            total.precision.share(),
+            total.recall.share(),
+            total.saved_s,
+            total.wasted_s,
+            total.wasted_usd,
         )
-
-    @staticmethod
-    def _bounded() -> Bounded[_Account]:
-        """Those go first that were launched least, and are not off."""
-        return Bounded(_MOST_TOOLS, lambda each: (_LARGEST if each.off else 0) + each.launched)
-
-
-def _patience_s(account: _Account) -> float:
-    """What a tool may lose before it is off."""
-    return _DOUBT * account.takes_s
 
 
 def _amount(given: float) -> float:
     """Within what can be added up; nothing for what is no number."""
-    return min(max(0.0, given), _LARGEST)
-
-
-def _finite(account: _Account) -> bool:
-    rates = (account.precision.seen, account.precision.right, account.recall.seen)
-    amounts = (account.saved_s, account.wasted_s, account.wasted_usd, account.takes_s)
-    rest = (account.recall.right, account.lost_s, account.earned_s, account.pause_s)
-    return all(map(math.isfinite, (*rates, *amounts, *rest, account.waits_s)))
+    return min(max(0.0, given), LARGEST)

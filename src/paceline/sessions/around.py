@@ -31,11 +31,12 @@ Foresee = Callable[
 class Around:
     """The parts of a runtime, as far as they concern sessions.
 
-    `agents` are those there are now, `run` is the call path, `agent_job` what calls of an agent run,
-    `gate` makes a limit, `observe` is told of turns as of calls, and `relieve` gives back memory that
-    can be spared and says how many bytes. `store` is the file that sessions are kept in, None for
-    none. `notice` is told what a runtime goes on without. `hourly` has something done in a thread
-    each hour, until what it returns is called. `foresee` has somebody look ahead in a session, where
+    `agents` are those there are now, `run` is the call path, `agent_job` what calls of an agent
+    run, `ended` is told when a synchronous tool has really ended, in its thread. `gate` makes a
+    limit, `observe` is told of turns as of calls, and `relieve` gives back memory that can be
+    spared and says how many bytes. `store` is the file that sessions are kept in, None for none.
+    `notice` is told what a runtime goes on without. `hourly` has something done in a thread each
+    hour, until what it returns is called. `foresee` has somebody look ahead in a session, where
     anybody does, until what it returns besides is called.
     """
 
@@ -48,6 +49,7 @@ class Around:
     agents: Callable[[], Mapping[str, AgentSpec]]
     run: Run
     agent_job: Callable[[AgentSpec], Job]
+    ended: Callable[[Call], object]
     calls: Calls
     pool: ThreadPool
     gate: Callable[[str, int], Gate]

@@ -64,7 +64,7 @@ class Sessions:
         settings, clock = around.settings, around.clock
         self._workers = KillableTools(clock=clock, rng=around.rng, environ=around.environ)
         self._jobs = SessionJobs(
-            ToolRunner(around.pool, clock=clock, workers=self._workers),
+            ToolRunner(around.pool, clock=clock, workers=self._workers, ended=around.ended),
             around.pool.gate,
             settings,
             clock=clock,

@@ -23,7 +23,7 @@ from paceline.speculation.messages import Messages, fitting
 from paceline.speculation.outlook import Habits
 from paceline.speculation.pace import Pace
 from paceline.speculation.rehearsal import Talk
-from paceline.speculation.scopes import circle_of, lasting
+from paceline.speculation.scopes import circle_of, lasting, lasts
 from paceline.speculation.speculator import Speculator, Tools
 
 __all__ = ["Predictions"]
@@ -85,6 +85,7 @@ class Predictions:
             launches=settings.speculate,
             at_once=settings.at_once,
             outside=settings.outside,
+            share=settings.share,
         )
         self._messages = Messages(clock, scopes=settings.scopes) if settings.models else None
         self._habits = Habits(
@@ -170,7 +171,7 @@ class Predictions:
         self._unwritten = False
         predictor = await _saved(self.predictor.saving())
         messages = None if self._messages is None else await _saved(self._messages.saving())
-        ledger, effects = self._ledger.save(), dict(self._effects)
+        ledger, effects = self._ledger.save(lasts), dict(self._effects)
         try:
             if not await asyncio.to_thread(_save, kept, predictor, ledger, effects, messages):
                 self._forget()  # somebody said so meanwhile

@@ -13,6 +13,7 @@ __all__ = [
     "is_alone",
     "is_shared",
     "lasting",
+    "lasts",
     "said",
     "user_of",
 ]
@@ -69,8 +70,13 @@ def lasting(saved: object) -> object:
     """What a predictor saved, without what sessions learnt for themselves alone."""
     parts = cast("dict[str, object]", saved)
     scopes = cast("dict[str, object]", parts["scopes"])
-    left = {scope: each for scope, each in scopes.items() if not is_alone(scope)}
+    left = {scope: each for scope, each in scopes.items() if lasts(scope)}
     return {**parts, "scopes": left}
+
+
+def lasts(circle: str) -> bool:
+    """Whether what is learnt there is of use when the session is over."""
+    return not is_alone(circle)
 
 
 def said(circle: str) -> str:

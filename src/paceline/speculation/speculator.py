@@ -18,7 +18,7 @@ from paceline.messages import ToolDefinition, ToolUse
 from paceline.path.job import Job
 from paceline.predict.budget import Budget
 from paceline.predict.ledger import Ledger
-from paceline.speculation.scopes import circle_of
+from paceline.speculation.scopes import Share, circle_of
 
 __all__ = ["INTENSIVE_S", "Chance", "Speculator", "Tools"]
 
@@ -108,10 +108,12 @@ class Speculator:
         launches: bool = True,
         at_once: int = 3,
         outside: bool = False,
+        share: Share = "user",
     ) -> None:
         """`run` is the call path. If it does not launch, all else is as if it did. What reaches `outside`
         is launched only if allowed. At most `at_once` launches of one session run at a time; those
-        that take much leave one place to the others, if there are several."""
+        that take much leave one place to the others, if there are several. What they are worth is
+        learnt where habits are, as `share` says."""
         self._run = run
         self._ledger = ledger
         self._budget = budget
@@ -119,6 +121,7 @@ class Speculator:
         self._launches = launches
         self._at_once = at_once
         self._outside = outside
+        self._share: Share = share
         self._of_session: dict[str, dict[str, _Launch]] = {}
         """Launches that run, by session and by their own id."""
         self._paid: dict[str, float] = {}
@@ -139,6 +142,7 @@ class Speculator:
             takes_s=chance.takes_s,
             lead_s=chance.lead_s,
             usd=self._costs(call),
+            circle=circle_of(call.caller, self._share),
         )
 
     def launch(
@@ -162,7 +166,8 @@ class Speculator:
             return refusal
         id_ = call.id + SPECULATED  # as the path calls it
         self._budget.launched(id_, call.name, session, takes_s, usd, whose=_whose(call.caller))
-        self._ledger.launched(id_, call.name, self._clock.monotonic_ns(), takes_s, usd)
+        circle, at_ns = circle_of(call.caller, self._share), self._clock.monotonic_ns()
+        self._ledger.launched(id_, call.name, at_ns, takes_s, usd, circle=circle)
         task = asyncio.create_task(self._carry_out(call, job))
         launch = _Launch(task, call.name, call.arguments, takes_s >= INTENSIVE_S)
         self._of_session.setdefault(session, {})[id_] = launch
@@ -243,7 +248,7 @@ class Speculator:
             usd = usd if outcome.cost_usd is None else outcome.cost_usd
             if not outcome.attempts:  # it was there already, or there was no place for it
                 self._ledger.withdrawn(id_)
-                self._budget.used(id_)
+                self._budget.withdrawn(id_)
             elif isinstance(outcome.error, CallCancelledError):
                 self._ledger.cancelled(id_)
             elif outcome.error is not None:

@@ -41,13 +41,22 @@ class ToolRunner:
     or have a limit of memory in processes of their own. What they take is added up in
     `paceline.resources.current_resources`."""
 
-    __slots__ = ("_clock", "_threads", "_workers")
+    __slots__ = ("_clock", "_ended", "_threads", "_workers")
 
-    def __init__(self, threads: Threads, *, clock: Clock, workers: Workers | None = None) -> None:
-        """Without `workers` no tool can be run that needs a process."""
+    def __init__(
+        self,
+        threads: Threads,
+        *,
+        clock: Clock,
+        workers: Workers | None = None,
+        ended: Callable[[Call], object] = lambda _: None,
+    ) -> None:
+        """Without `workers` no tool can be run that needs a process. `ended` is told, from its thread,
+        when a synchronous tool has really ended: that can be long after its caller has left."""
         self._threads = threads
         self._clock = clock
         self._workers = workers
+        self._ended = ended
 
     def run(self, spec: ToolSpec, call: Call) -> Coroutine[Any, Any, object]:
         """What the tool returns, once it is awaited, for the call's arguments, which are those that `spec.check` gave.
@@ -69,26 +78,28 @@ class ToolRunner:
             return self._workers.run(spec, call)
         arguments = named_arguments(spec, call)
         if spec.wants and "cancelled" in spec.wants:
-            return self._told(spec, arguments)
-        return self._run(spec, arguments)
+            return self._told(spec, call, arguments)
+        return self._run(spec, call, arguments)
 
-    async def _told(self, spec: ToolSpec, arguments: dict[str, object]) -> object:
+    async def _told(self, spec: ToolSpec, call: Call, arguments: dict[str, object]) -> object:
         """Of a tool that is told when it is cancelled."""
         cancelled = threading.Event()
         try:
-            return await self._run(spec, {**arguments, "cancelled": cancelled})
+            return await self._run(spec, call, {**arguments, "cancelled": cancelled})
         except asyncio.CancelledError:
             cancelled.set()
             raise
 
-    def _run(self, spec: ToolSpec, arguments: dict[str, object]) -> Coroutine[Any, Any, object]:
+    def _run(
+        self, spec: ToolSpec, call: Call, arguments: dict[str, object]
+    ) -> Coroutine[Any, Any, object]:
         # Each coroutine in between is memory for as long as the tool runs, and there are many.
         if spec.is_async:
             return self._on_loop(spec, cast("Awaitable[object]", spec.run(**arguments)))
-        return self._apart(spec, arguments)
+        return self._apart(spec, call, arguments)
 
-    async def _apart(self, spec: ToolSpec, arguments: dict[str, object]) -> object:
-        value, error, usage = await self._threads.run(self._in_thread, spec, arguments)
+    async def _apart(self, spec: ToolSpec, call: Call, arguments: dict[str, object]) -> object:
+        value, error, usage = await self._threads.run(self._in_thread, spec, call, arguments)
         charge(usage)
         if error is not None:
             try:
@@ -115,7 +126,7 @@ class ToolRunner:
                 charge(ResourceUsage(wall_ns=self._clock.monotonic_ns() - started_ns))
 
     def _in_thread(
-        self, spec: ToolSpec, arguments: dict[str, object]
+        self, spec: ToolSpec, call: Call, arguments: dict[str, object]
     ) -> tuple[object, BaseException | None, ResourceUsage]:
         measure = ThreadMeasure(self._clock)
         try:
@@ -127,6 +138,8 @@ class ToolRunner:
             error = _ended(spec, exc)
             error.__cause__ = exc
             return None, error, measure.usage()
+        finally:
+            self._ended(call)
 
 
 def named_arguments(spec: ToolSpec, call: Call) -> dict[str, object]:

@@ -342,6 +342,39 @@ def test_a_summary_that_fails_ends_nothing() -> None:
     run(main())
 
 
+def test_a_model_that_cannot_sum_up_is_left_alone_longer_and_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where no summary can be made it is asked for after one turn more, two, four, and so on up to 64,
+    and that is told once; once there is one it is as at first (S2-42, S2-57)."""
+
+    async def main() -> None:
+        sums = Sums(fails=9)
+        one, _ = summed(sums)
+        asked: list[int] = []
+
+        async def turns(numbers: range) -> None:
+            for number in numbers:
+                before = len(sums.given)
+                await one.send(f"question {number}")
+                await asyncio.sleep(1)
+                asked.extend([number] * (len(sums.given) - before))
+
+        async with one:
+            await turns(range(260))
+            assert asked == [1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 257, 258, 259]
+            told = [each for each in caplog.records if "No summary" in each.message]
+            assert len(told) == 1
+            sums.fails = len(sums.given) + 2
+            asked.clear()
+            await turns(range(260, 266))
+            assert asked == [260, 261, 263, 264, 265]
+            told = [each for each in caplog.records if "No summary" in each.message]
+            assert len(told) == 2
+
+    run(main())
+
+
 def test_a_summary_outlives_the_process() -> None:
     """A session that goes on has the summary that was made, with what it took, and asks for no second
     one of the same (S2-42, S2-56, S2-57)."""

@@ -203,3 +203,31 @@ def test_everybody_has_an_allowance_of_his_own() -> None:
     budget.real("ada")
     assert budget.allowance("eve") == 0
     assert budget.allowance("ada") > 8
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"launches_per_minute": 5},
+        {"tool_launches_per_minute": 5},
+        {"session_launches_per_minute": 5},
+        {"work_s_per_minute": 10.0},
+        {"usd_a_day": 5.0},
+        {"initial": 5.0},
+    ],
+)
+def test_what_was_not_run_after_all_takes_nothing(limits: dict[str, float]) -> None:
+    """However many launches found no place, or what they were to make, as much may be launched after
+    them as before; what was run and found later is not given back. (S2-40)"""
+    budget = a_budget(VirtualClock(), **limits)
+    call: dict[str, Any] = {"expected_s": 2.0, "usd": 0.5}
+    for number in range(50):
+        assert launch(budget, number, **call)
+        for _ in range(2):
+            budget.withdrawn(str(number))
+        budget.took(str(number), 3.0, 0.5)
+    for number in range(5):
+        assert launch(budget, 100 + number, **call)
+        budget.took(str(100 + number), 2.0, 0.5)
+    budget.withdrawn("unknown")
+    assert not launch(budget, 200, **call)

@@ -12,7 +12,7 @@ from paceline.errors import CodecError
 from paceline.predict.ledger import Figures, Ledger
 from paceline.testing.virtual_time import VirtualClock
 
-ONE: dict[str, float] = {"takes_s": 1.0, "lead_s": 3.5}
+ONE: dict[str, Any] = {"takes_s": 1.0, "lead_s": 3.5}
 
 
 class Launches:
@@ -23,32 +23,34 @@ class Launches:
         self.ledger = Ledger(self.clock, rng=random.Random(1), **options)
         self.made = 0
 
-    def launch(self, *, takes_s: float = 1.0, usd: float = 0.0, chance: float = 0.9) -> str:
+    def launch(
+        self, *, takes_s: float = 1.0, usd: float = 0.0, chance: float = 0.9, circle: str = ""
+    ) -> str:
         """The id of one if it is worth it, else nothing."""
-        lead_s = 3.5
-        if not self.ledger.worth("t", chance, takes_s=takes_s, lead_s=lead_s, usd=usd):
+        worth = self.ledger.worth("t", chance, takes_s=takes_s, lead_s=3.5, usd=usd, circle=circle)
+        if not worth:
             return ""
         self.made += 1
         at_ns = self.clock.monotonic_ns()
-        self.ledger.launched(str(self.made), "t", at_ns, takes_s, usd)
+        self.ledger.launched(str(self.made), "t", at_ns, takes_s, usd, circle=circle)
         return str(self.made)
 
-    def right(self, saved_s: float = 1.0) -> bool:
+    def right(self, saved_s: float = 1.0, circle: str = "") -> bool:
         """One that is used."""
-        if id_ := self.launch():
+        if id_ := self.launch(circle=circle):
             self.ledger.used(id_, saved_s)
         return bool(id_)
 
-    def wrong(self, **options: float) -> bool:
+    def wrong(self, **options: Any) -> bool:
         """One that is not."""
         if id_ := self.launch(**options):
             self.ledger.gone(id_)
         return bool(id_)
 
-    def until_off(self) -> int:
+    def until_off(self, circle: str = "") -> int:
         """How many in vain turn it off."""
         count = 0
-        while self.wrong():
+        while self.wrong(circle=circle):
             count += 1
         return count
 
@@ -77,7 +79,7 @@ class Launches:
     ],
 )
 def test_a_launch_is_worth_what_it_saves_by_expectation(
-    probability: float, options: dict[str, float], worth: bool
+    probability: float, options: dict[str, Any], worth: bool
 ) -> None:
     """A launch is worth it if it saves more than it costs by expectation: of a free call from a
     probability of 0.15, of others the later, the more they cost and the less there is to save. (S2-40)"""
@@ -401,7 +403,10 @@ def test_accounts_are_kept() -> None:
     assert other.wrong()
     before = other.figures
     bad: list[Any] = [
-        3, {}, {"version": 2, "tools": {}}, {"version": 1, "tools": {"t": {"saved_s": -1}}},
+        3, {}, {"version": 2, "tools": {}}, {"version": 3, "tools": {}, "accounts": []},
+        {"version": 1, "tools": {"t": {"saved_s": -1}}},
+        {"version": 2, "tools": {}, "accounts": [["", "t", {"lost_s": float("inf")}]]},
+        {"version": 2, "tools": {"t": {"doubt": 9}}, "accounts": []},
         {"version": 1, "tools": {"t": {"earned_s": float("nan")}}},
         {"version": 1, "tools": {"t": {"saved_s": float("nan")}}},
         {"version": 1, "tools": {"t": {"pause_s": 1e9}}},
@@ -427,7 +432,7 @@ def test_it_is_bounded() -> None:
         made.ledger.launched(f"y{number}", f"t{number % 5_000}", 0, 1.0)
     assert len(made.ledger._fresh) <= 10_000
     assert len(made.ledger._late) <= 10_000
-    assert len(made.ledger._running) <= 2_000 + len(made.ledger._fresh)
+    assert len(made.ledger._accounts) <= 4_000
 
 
 def test_numbers_that_are_none_do_no_harm() -> None:

@@ -450,3 +450,31 @@ def test_nothing_is_imported_for_a_runtime_without_sessions() -> None:
             assert runtime._parts._sessions is None
 
     run(main())
+
+
+async def test_a_write_that_outlives_its_call_is_over_at_its_end() -> None:
+    """A synchronous tool that writes and goes on in its thread after its time limit makes stale what
+    others read meanwhile (S2-35, S2-40)."""
+    go, world = threading.Event(), ["old"]
+    async with a_runtime(run={"threads": 1}) as runtime:
+
+        @runtime.tool(effect="write", tags=("world",), timeout_s=0.05)
+        def change_it() -> None:
+            assert go.wait(30)
+            world[0] = "new"
+
+        @runtime.tool(effect="read", tags=("world",), ttl_s=60)
+        async def look_at() -> str:
+            return world[0]
+
+        writes = Said(asks("change_it"), BYE)
+        reads = Said(asks("look_at"), BYE, asks("look_at"), BYE)
+        async with runtime.session(model=writes) as one, runtime.session(model=reads) as other:
+            turn = await one.send("go")
+            assert turn.tool_calls[0].status is ToolStatus.TIMED_OUT
+            turn = await other.send("what is it?")
+            assert turn.tool_calls[0].result == "old"
+            go.set()
+            await runtime._parts.pool.run(lambda: None)  # the thread is free again
+            turn = await other.send("and now?")
+            assert turn.tool_calls[0].result == "new"

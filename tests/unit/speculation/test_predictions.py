@@ -310,6 +310,27 @@ def test_what_another_process_forgot_is_dropped(stage: Stage) -> None:
     runs_clean(main())
 
 
+@pytest.mark.usefixtures("at_once")
+def test_what_launches_were_worth_for_one_session_is_not_kept(stage: Stage) -> None:
+    """Of what launches were worth the file tells by circle, but for what sessions of nobody came to,
+    which is a part of the totals alone (S2-40, S2-49)."""
+
+    async def main() -> None:
+        predictions = await stage.open()
+        ledger = predictions._ledger
+        await news(session(predictions))
+        for circle in ("user ada", "session s"):
+            ledger.launched(circle, "look", stage.clock.monotonic_ns(), 1.0, circle=circle)
+        await predictions.close()
+        again = await stage.open()
+        assert again.figures()["look"].launched == 2
+        circles = [place.circle for place, _ in again._ledger._accounts.items()]
+        assert circles == ["user ada"]
+        await again.close()
+
+    runs_clean(main())
+
+
 def test_an_interrupt_in_the_course_of_a_write_leaves_a_whole_file(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
