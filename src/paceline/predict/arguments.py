@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 _LEAST: Final = 0.002  # what is less likely is not proposed
 _HOPELESS: Final = 0.03  # chance that every value is among those offered
+_SURER: Final = 3.0  # times as sure as of the latest calls it can be of the next
 _RATE: Final = 0.3  # of what is learnt about calls as a whole: there is less of it
 _PATTERNS_OF_A_TOOL: Final = 20
 _SIZE_OF_A_PATTERN: Final = 40  # weights, values and words
@@ -49,7 +50,8 @@ _MOST_ARGUMENTS: Final = 24
 _MOST_OWNERS: Final = 4_000
 _SURE: Final = 2  # values in common make two names speak of the same
 _LATEST: Final = 0.1  # of the share of unknown calls is the last one
-_MOST_WARM: Final = 64  # tools that keep what makes the next proposal quick
+_MOST_WARM: Final = 128  # tools that keep what makes the next proposal quick
+_NOTHING: Final[Mapping[str, object]] = {}
 _probability = attrgetter("probability")
 _year = re.compile(r"(?:19|20)\d\d(?=-\d\d)")
 
@@ -58,12 +60,14 @@ _year = re.compile(r"(?:19|20)\d\d(?=-\d\d)")
 class _Tool:
     """What is known of one tool: its arguments in the order they were first seen."""
 
-    __slots__ = ("count", "judged", "objects", "slots", "unknown", "weights")
+    __slots__ = ("count", "foreseen", "judged", "objects", "slots", "unknown", "weights")
 
     def __init__(self, name: str, calls: Weights) -> None:
         self.count = 0
         self.unknown = 0.0
         """The share of the latest calls that were none of those put together."""
+        self.foreseen = 1.0
+        """How likely the latest calls were held to be when they were made, on average."""
         self.slots: dict[str, Slot] = {}
         self.objects = Objects()
         self.weights = Weights(rate=_RATE)
@@ -106,6 +110,7 @@ class _SavedTool(msgspec.Struct):
     slots: dict[str, object]
     objects: object
     weights: object
+    foreseen: float = 1.0
 
 
 class _Saved(msgspec.Struct):
@@ -151,17 +156,25 @@ class ArgumentModel:
         self._warmed: dict[str, _Tool] = {}
 
     def propose(
-        self, name: str, context: Context, *, most: int = 10, least: float = 0.0
+        self,
+        name: str,
+        context: Context,
+        *,
+        most: int = 10,
+        least: float = 0.0,
+        worth: float = 0.0,
     ) -> list[tuple[Mapping[str, object], float]]:
         """Arguments that a call of this tool may have next, each with the probability that all of
         them are right, the likeliest first, at most `most`. Empty if nothing is likely: then, or
-        if it turns out that all of them together cannot reach `least`, no more is looked at."""
+        if it turns out that all of them together cannot reach `least`, or `worth` for each argument
+        that has to be looked for and once more for all, no more is looked at."""
         tool = self._tools.get(name) or self._declared(name, context)
         if tool is None:
             return []
         if not tool.slots:
             return [({}, 1.0)]
-        found = self._likely(name, tool, context, max(least, _HOPELESS))
+        least = max(least, _HOPELESS, worth * (len(tool.slots) + 1))
+        found = self._likely(name, tool, context, least)
         found.sort(key=_probability, reverse=True)
         return [
             (self._fitting(tool, each), each.probability)
@@ -213,6 +226,7 @@ class ArgumentModel:
                 name: {
                     "count": tool.count,
                     "unknown": tool.unknown,
+                    "foreseen": tool.foreseen,
                     "slots": {each: slot.save() for each, slot in tool.slots.items()},
                     "objects": tool.objects.save(),
                     "weights": tool.weights.save(),
@@ -249,7 +263,7 @@ class ArgumentModel:
         tools: dict[str, _Tool] = {}
         for name, each in state.tools.items():
             tool = tools[name] = _Tool(name, calls)
-            tool.count, tool.unknown = each.count, each.unknown
+            tool.count, tool.unknown, tool.foreseen = each.count, each.unknown, each.foreseen
             tool.objects.load(each.objects)
             tool.weights.load(each.weights)
             for argument, kept in each.slots.items():
@@ -309,15 +323,16 @@ class ArgumentModel:
         """Complete calls that may be, but for the one that stands for all others. None as soon as
         it shows that they cannot reach the least chance together, the most doubtful arguments
         being looked at first."""
-        chance = 1.0 - tool.unknown
-        if min(chance, math.prod([1.0 - slot.unknown for slot in tool.slots.values()])) < least:
+        known = math.prod([1.0 - slot.unknown for slot in tool.slots.values()])
+        if min(1.0 - tool.unknown, known, _SURER * tool.foreseen) < least:
             return []
         self._warm(name, tool)
-        asked = self._asked(name, tool, context)
-        offered: list[list[Candidate]] = [[] for _ in asked]
+        slots = list(tool.slots.values())
+        offered: list[list[Candidate]] = [[] for _ in slots]
         chance = 1.0
-        for number in sorted(range(len(asked)), key=lambda each: -asked[each].slot.unknown):
-            some = offered[number] = sources.candidates(asked[number], context, self._arguments)
+        for number in sorted(range(len(slots)), key=lambda each: -slots[each].unknown):
+            asked = self._asked(name, slots[number], context)
+            some = offered[number] = sources.candidates(asked, context, self._arguments)
             chance *= 1.0 - some[-1].probability
             if chance < least:
                 return []
@@ -325,29 +340,21 @@ class ArgumentModel:
         context.kept[self, name] = _Offered(list(tool.slots), offered, found)
         return found[:-1]
 
-    def _asked(self, name: str, tool: _Tool, context: Context) -> list[Argument]:
-        hints: dict[_Name, Sequence[Hint]] = {}
-        asked: list[Argument] = []
-        schemas = context.tools.get(name, {}).get("properties")
-        for argument, slot in tool.slots.items():
-            domain = self._domain(argument)
-            if domain is not None and domain not in hints:
-                hints[domain] = _hints(domain.lexicon, context)
-            allowed: object = ()
-            if is_object(schemas):
-                schema = schemas.get(argument)
-                allowed = schema.get("enum") if is_object(schema) else ()
-            asked.append(
-                Argument(
-                    name,
-                    slot,
-                    () if domain is None else hints[domain],
-                    slot if domain is None else domain.slot,
-                    tuple(allowed) if is_list(allowed) else (),
-                    self._year,
-                )
-            )
-        return asked
+    def _asked(self, name: str, slot: Slot, context: Context) -> Argument:
+        domain = self._domain(slot.name)
+        allowed: object = ()
+        schemas = context.tools.get(name, _NOTHING).get("properties")
+        if is_object(schemas):
+            schema = schemas.get(slot.name)
+            allowed = schema.get("enum") if is_object(schema) else ()
+        return Argument(
+            name,
+            slot,
+            () if domain is None else _hints(domain.lexicon, context),
+            slot if domain is None else domain.slot,
+            tuple(allowed) if is_list(allowed) else (),
+            self._year,
+        )
 
     def _warm(self, name: str, tool: _Tool) -> None:
         """Only the tools used last keep what makes the next proposal quick."""
@@ -383,11 +390,13 @@ class ArgumentModel:
     def _choose(self, name: str, tool: _Tool, keys: tuple[str, ...], context: Context) -> None:
         """Moves both models towards what was called."""
         self._warm(name, tool)
-        asked = self._asked(name, tool, context)
+        asked = [self._asked(name, slot, context) for slot in tool.slots.values()]
         offered = [sources.candidates(each, context, self._arguments) for each in asked]
         found = self._complete(name, tool, offered, context)
-        known = completions.learn(found, keys, tool.judged)
-        tool.unknown += _LATEST * ((not known) - tool.unknown)
+        right = completions.learn(found, keys, tool.judged)
+        tool.unknown += _LATEST * ((right is None) - tool.unknown)
+        given = 0.0 if right is None else right.probability
+        tool.foreseen += _LATEST * (given - tool.foreseen)
         for argument, some, key in zip(asked, offered, keys, strict=True):
             sources.learn(argument, some, key, self._arguments)
 
@@ -412,7 +421,7 @@ class ArgumentModel:
                 slot.saw(value)
                 known.slot.saw(value)
                 if domain is not known:
-                    domain.slot.keep(value)
+                    domain.slot.add(value)
                 found = _year.match(value) if isinstance(value, str) else None
                 if found is not None:
                     self._year = int(found[0])

@@ -11,7 +11,7 @@ from paceline.predict.context import Context
 from paceline.predict.objects import Instance, Kept
 from paceline.predict.sources import ABSENT, Candidate
 from paceline.predict.values import canonical_object
-from paceline.predict.weights import Evidence, Feature, Sum, Weights, gradients
+from paceline.predict.weights import Evidence, Feature, Weights, gradients
 
 __all__ = ["Completion", "Judged", "complete", "learn"]
 
@@ -29,7 +29,6 @@ Part: TypeAlias = tuple[float, str, object]
 Partial: TypeAlias = tuple[float, tuple[str, ...], tuple[object, ...]]
 """The same of several values."""
 
-_NOTHING: Final[Partial] = (0.0, (), ())
 _probability = attrgetter("probability")
 _chance = itemgetter(0)
 
@@ -82,7 +81,7 @@ class Judged:
 
     def made(self, own: tuple[Feature, ...], common: tuple[Feature, ...]) -> Evidence:
         """Features that hold together."""
-        return Evidence(Sum(own, self.own), self.common.together(common))
+        return Evidence(own, self.own, self.common.together(common))
 
 
 class _Rest(NamedTuple):
@@ -193,18 +192,20 @@ def complete(
     found = list(making.found.values())
     used = [context.used(name) for name in names]
     alone = judged.by("alone")
+    new = judged.by(("made", "n"))
     for each in found:
         keys = each.keys
-        before = "n"
+        made = new
         for key, known in zip(keys, used, strict=True):
             if key not in known and key != ABSENT:
                 break
         else:
             parts = {name: key for name, key in zip(names, keys, strict=True) if key != ABSENT}
             before = context.made(judged.tool, canonical_object(parts))
-        if len(set(keys)) != len(keys):
+            made = judged.by(("made", before))
+        if len(keys) > 1 and len(set(keys)) != len(keys):
             each.evidence += _alike(keys, judged)
-        each.evidence.append(judged.by(("made", before)))
+        each.evidence.append(made)
         if each.kept is None:
             each.evidence.append(alone)
     found.append(Completion((), (), _other(offered), None, [judged.by("other")]))
@@ -220,9 +221,9 @@ def complete(
     return found
 
 
-def learn(found: Sequence[Completion], keys: tuple[str, ...], judged: Judged) -> bool:
+def learn(found: Sequence[Completion], keys: tuple[str, ...], judged: Judged) -> Completion | None:
     """Moves the weights towards the call that was made; to the last one if it is none of them.
-    Whether it is one of them."""
+    The one that it is."""
     right = next((each for each in found if each.keys == keys), found[-1])
     slopes: dict[Evidence, float] = {}
     trust = dict.fromkeys(_TRUST, 0.0)
@@ -237,7 +238,7 @@ def learn(found: Sequence[Completion], keys: tuple[str, ...], judged: Judged) ->
         mine["trust", sort] = shared["trust", sort] = slope
     judged.own.learn(mine)
     judged.common.learn(shared)
-    return right is not found[-1]
+    return None if right is found[-1] else right
 
 
 def _trust(judged: Judged, sort: str) -> float:
@@ -256,25 +257,33 @@ def _likeliest(tops: Sequence[Sequence[Part]], most: int) -> list[Partial]:
     Parts come best first. The i-th best so far with the j-th best part has i * j ways that are as
     likely or likelier, so that only few can be among the best.
     """
-    best = [_NOTHING]
+    best: list[tuple[float, int, int]] = [(0.0, 0, 0)]
+    steps: list[list[tuple[float, int, int]]] = []
     for top in tops:
+        # Each is one of those before, by its number, and one part more: put together in the end.
         if len(top) == 1:
-            ((more, key, value),) = top
+            more = top[0][0]
+            best = [(each[0] + more, number, 0) for number, each in enumerate(best)]
+        else:
             best = [
-                (chance + more, (*keys, key), (*values, value)) for chance, keys, values in best
+                (best[i][0] + top[j][0], i, j)
+                for i in range(len(best))
+                for j in range(min(len(top), most // (i + 1)))
             ]
-            continue
-        longer = [
-            (best[i][0] + top[j][0], i, j)
-            for i in range(len(best))
-            for j in range(min(len(top), most // (i + 1)))
-        ]
-        longer.sort(key=_chance, reverse=True)
-        best = [
-            (chance, (*best[i][1], top[j][1]), (*best[i][2], top[j][2]))
-            for chance, i, j in longer[:most]
-        ]
-    return best
+            best.sort(key=_chance, reverse=True)
+            del best[most:]
+        steps.append(best)
+    found: list[Partial] = []
+    for chance, *last in best:
+        before, part = last
+        taken: list[Part] = []
+        for number in range(len(steps) - 1, -1, -1):
+            taken.append(tops[number][part])
+            if number:
+                _, before, part = steps[number - 1][before]
+        taken.reverse()
+        found.append((chance, tuple([p[1] for p in taken]), tuple([p[2] for p in taken])))
+    return found
 
 
 def _alike(keys: Sequence[str], judged: Judged) -> list[Evidence]:
@@ -295,9 +304,7 @@ def _other(offered: Sequence[Sequence[Candidate]]) -> float:
 
 def _softmax(found: Sequence[Completion]) -> None:
     top = max([each.weight for each in found])
-    total = 0.0
-    for each in found:
-        each.probability = math.exp(each.weight - top)
-        total += each.probability
-    for each in found:
-        each.probability /= total
+    powers = [math.exp(each.weight - top) for each in found]
+    total = sum(powers)
+    for each, power in zip(found, powers, strict=True):
+        each.probability = power / total

@@ -66,6 +66,8 @@ class Context:
         self._values = values
         self._groups = 0
         self._index: dict[str, list[Batch]] = {}
+        self.stored = self._index.get
+        """The batches of a pattern that is not derived from another, newest first."""
         self._fields: dict[str, list[Batch]] = {}
         self._built: dict[str, Sequence[Batch]] = {}
         self._holders: dict[str, deque[tuple[Batch, Place]]] = {}

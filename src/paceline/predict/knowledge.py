@@ -20,10 +20,17 @@ class Arguments(Protocol):
     """What the predictor needs of a model of arguments; `paceline.predict.arguments` is one."""
 
     def propose(
-        self, name: str, context: Context, *, most: int = 10, least: float = 0.0
+        self,
+        name: str,
+        context: Context,
+        *,
+        most: int = 10,
+        least: float = 0.0,
+        worth: float = 0.0,
     ) -> list[tuple[Mapping[str, object], float]]:
         """Complete arguments with their probability, given the name, best first; [] abstains, as
-        it may where all together cannot reach `least`."""
+        it may where all together cannot reach `least`, or `worth` for each argument and
+        once more."""
         ...
 
     def reason(self, name: str, context: Context, arguments: Mapping[str, object]) -> object | None:

@@ -33,16 +33,37 @@ class Hint(NamedTuple):
 
 class _Word:
     """How often a word was seen, and with which values; `most` is how often with one of them.
-    `strong` is what it spoke for at an `age` of the lexicon."""
+    `shares` are the values that it may speak for, with the share of its sights at which each came;
+    None where that was not asked since it was loaded."""
 
-    __slots__ = ("age", "most", "seen", "strong", "values")
+    __slots__ = ("most", "seen", "shares", "values")
 
     def __init__(self, seen: int = 0, values: dict[str, int] | None = None) -> None:
         self.seen = seen
         self.values: dict[str, int] = {} if values is None else values
         self.most = max(self.values.values(), default=0)
-        self.age = -1
-        self.strong: Sequence[tuple[str, float]] = ()
+        self.shares: Sequence[tuple[str, float]] | None = None
+
+    def learn(self, values: Collection[str]) -> None:
+        """It was seen once more, with these."""
+        self.seen += 1
+        of = self.values
+        for value in values:
+            times = of[value] = of.get(value, 0) + 1
+            self.most = max(self.most, times)
+        if len(of) > _MOST_VALUES:
+            _keep_frequent(of, _MOST_VALUES // 2)
+
+    def weigh(self) -> Sequence[tuple[str, float]]:
+        """The shares by what was seen so far. One that is too small even where the value is never
+        usual is none."""
+        of = self.seen + 1
+        least = max(_TWICE if self.seen >= _TWICE else 1, _LEAST * of)
+        found: list[tuple[str, float]] = []
+        if self.most >= least:
+            found = [(v, n / of) for v, n in self.values.items() if n >= least and n / of > _LEAST]
+        self.shares = found
+        return found
 
 
 @final
@@ -53,7 +74,7 @@ class Lexicon:
     with it than at all. Values are canonical texts.
     """
 
-    __slots__ = ("_age", "_usual", "_values", "_words", "count")
+    __slots__ = ("_age", "_telling", "_usual", "_values", "_words", "count")
 
     def __init__(self) -> None:
         self.count = 0
@@ -61,6 +82,8 @@ class Lexicon:
         self._usual: dict[str, float] = {}
         self._values: dict[str, int] = {}
         self._words: dict[str, _Word] = {}
+        self._telling: dict[str, _Word] = {}
+        """Those of them that may speak for a value, as far as that is known."""
 
     def __len__(self) -> int:
         return len(self._words)
@@ -73,53 +96,37 @@ class Lexicon:
         if self.count > self._age * _OLDER:
             self._age = self.count
             self._usual = {value: n / (self.count + 1) for value, n in self._values.items()}
+        telling = self._telling
         for word in dict.fromkeys(word for heard in said.values() for word in heard):
             known = self._words.get(word)
             if known is None:
                 known = self._words[word] = _Word()
-            known.seen += 1
-            known.age = -1
-            of = known.values
-            for value in values:
-                times = of[value] = of.get(value, 0) + 1
-                known.most = max(known.most, times)
-            if len(of) > _MOST_VALUES:
-                _keep_frequent(known.values, _MOST_VALUES // 2)
+            known.learn(values)
+            if known.weigh():
+                telling[word] = known
+            else:
+                telling.pop(word, None)
         if len(self._words) > _MOST_WORDS:
             rare = sorted(self._words, key=lambda word: self._words[word].seen)
             for word in rare[: _MOST_WORDS // 4]:
                 del self._words[word]
+                self._telling.pop(word, None)
         if len(self._values) > _MOST_WORDS:
             _keep_frequent(self._values, _MOST_WORDS // 2)
 
     def hints(self, said: Mapping[str, Mapping[str, str]]) -> list[Hint]:
         """What the words of the last messages speak for, the strongest first."""
         best: dict[str, tuple[float, str, str]] = {}
-        known, age = self._words, self._age
+        telling, usual = self._telling, self._usual
         for role, heard in said.items():
-            for word in filter(known.__contains__, heard):
-                each, before = known[word], heard[word]
-                for value, strength in each.strong if each.age == age else self._strong(each):
-                    if value not in best or best[value][0] < strength:
-                        best[value] = (strength, role, before)
+            for word in filter(telling.__contains__, heard):
+                each = telling[word]
+                for value, share in each.weigh() if each.shares is None else each.shares:
+                    strength = share - usual.get(value, 0.0)
+                    if strength > _LEAST and (value not in best or best[value][0] < strength):
+                        best[value] = (strength, role, heard[word])
         likely = sorted(best, key=lambda value: best[value][0], reverse=True)[:_MOST_HINTS]
         return [Hint(value, *best[value]) for value in likely]
-
-    def _strong(self, word: _Word) -> Sequence[tuple[str, float]]:
-        """What a word speaks for until it is seen again, or all is counted again."""
-        seen = word.seen
-        strong: Sequence[tuple[str, float]] = ()
-        least = max(_TWICE if seen >= _TWICE else 1, _LEAST * (seen + 1))
-        if word.most >= least:
-            usual = self._usual
-            shares = [
-                (v, n / (seen + 1) - usual.get(v, 0.0))
-                for v, n in word.values.items()
-                if n >= least
-            ]
-            strong = tuple([share for share in shares if share[1] > _LEAST])
-        word.age, word.strong = self._age, strong
-        return strong
 
     def save(self) -> object:
         """All counts as plain data."""
@@ -134,6 +141,7 @@ class Lexicon:
             raise CodecError(f"what was learnt of words cannot be read: {exc}") from exc
         self.count, self._values, known, self._age, self._usual = state
         self._words = {word: _Word(seen, values) for word, (seen, values) in known.items()}
+        self._telling = self._words.copy()
 
 
 def _keep_frequent(counts: dict[str, int], most: int) -> None:

@@ -37,7 +37,9 @@ _MOST_TOOLS: Final = 4  # are asked for arguments
 _SHARPER: Final = 1.4
 """Arguments that are sure count for more than a tool that is. Chosen on the recorded sessions that
 bench/predict.py reads, which shows what others come to."""
-_FAINT: Final = 0.004  # arguments of a tool that cannot be surer than this are not looked for
+_FAINT: Final = 0.0015
+"""Arguments of a tool whose calls cannot be surer than this, for each argument and once more, are not
+looked for: what a tool with many of them takes has to be worth it."""
 _SCORED: Final = 4  # of the proposals of one moment
 _OWN: Final = 20  # events of a scope that weigh as much as all that is public
 
@@ -206,12 +208,13 @@ class PerformancePredictor:
                 continue
             asked += 1
             needed = self._needed(session.scope, name, least, moment)
+            needed = max(needed, found[most - 1][0] if len(found) >= most else 0.0)
             if chance < needed:  # even the surest arguments leave the chance of the tool
                 continue
-            given_least = (max(_FAINT, needed) / chance) ** (1.0 / self._sharpness)
-            for arguments, given in self._arguments(session, name, most, given_least):
+            limits = [(sure / chance) ** (1.0 / self._sharpness) for sure in (needed, _FAINT)]
+            for arguments, given in self._arguments(session, name, most, *limits):
                 found.append((chance * given**self._sharpness, name, arguments))
-        found.sort(key=itemgetter(0), reverse=True)
+            found.sort(key=itemgetter(0), reverse=True)
         guesses = session.guesses[moment] = [
             Guess(self._proposal(session, name, arguments, confidence, moment), confidence)
             for confidence, name, arguments in found[:most]
@@ -425,17 +428,16 @@ class PerformancePredictor:
             self._shared.arguments.observe(call, session.context)
 
     def _arguments(
-        self, session: Session, name: str, most: int, least: float
+        self, session: Session, name: str, most: int, least: float, worth: float
     ) -> list[tuple[Mapping[str, object], float]]:
         """By what the scope knows of the tool; where that is nothing, by what is public."""
-        own = self._scopes.get(session.scope)
-        found: list[tuple[Mapping[str, object], float]] = []
-        if own is not None:
-            found = own.arguments.propose(name, session.context, most=most, least=least)
-        if not found and name in self._public:
-            arguments = self._shared.arguments
-            found = arguments.propose(name, session.context, most=most, least=least)
-        return found
+        own, context = self._scopes.get(session.scope), session.context
+        shared = [self._shared] if name in self._public else []
+        for known in shared if own is None else [own, *shared]:
+            found = known.arguments.propose(name, context, most=most, least=least, worth=worth)
+            if found:
+                return found
+        return []
 
     def _needed(self, scope: str, name: str, least: float, moment: Moment) -> float:
         """The confidence that calls of a tool need to be as probable as `least`."""

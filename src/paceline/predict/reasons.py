@@ -45,7 +45,7 @@ class Reason:
                 parts.append(f"{name}: {said_of(pattern)}")
             elif key != ABSENT:
                 candidate = next((each for each in some if each.key == key), None)
-                source = candidate.evidence[0].own.features[0] if candidate is not None else ""
+                source = candidate.evidence[0].own[0] if candidate is not None else ""
                 parts.append(f"{name}: {said_of(source)}")
         together = ", together from one object" if len(filled) > 1 else ""
         return "; ".join(parts) + together

@@ -1,14 +1,15 @@
 """What is known of one argument: of one tool, and of all tools that have one of that name."""
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Annotated, Final, final
 
 import msgspec
 
 from paceline.errors import CodecError
-from paceline.predict.places import WHOLE, is_pattern
+from paceline.predict.places import WHOLE, derived, is_pattern
 from paceline.predict.values import canonical, kind_of
-from paceline.predict.weights import Evidence, Feature, Sum, Weights
+from paceline.predict.weights import Evidence, Feature, Weights
 
 __all__ = ["Slot", "Source"]
 
@@ -18,6 +19,7 @@ _MOST_VALUES: Final = 256
 _USED_VALUES: Final = 8
 _FADE: Final = 0.99
 _LATEST: Final = 0.1  # of the share of unknown values is the last call
+_count = itemgetter(2)
 _MOST_KEPT: Final = 512  # of what is only kept to be had sooner
 
 
@@ -27,12 +29,13 @@ class Source:
     what it is for any argument of any tool; `heads` and `stands` are what speaks for its places,
     once it was asked for."""
 
-    __slots__ = ("heads", "pattern", "role", "sort", "stands", "text")
+    __slots__ = ("derived", "heads", "pattern", "role", "sort", "stands", "text")
 
     def __init__(self, pattern: str, tool: str, argument: str) -> None:
         self.pattern = pattern
         self.role = pattern[1] if pattern[0] == WHOLE else pattern[0]
         self.text = self.role in "ua"
+        self.derived = derived(pattern) is not None
         if self.text:
             self.sort = pattern.partition("|")[0].partition("<")[0]
         elif pattern.endswith("." + argument):
@@ -66,19 +69,21 @@ class Slot:
     """
 
     __slots__ = (
-        "_evidence",
         "_likely_patterns",
+        "_likely_sources",
         "_likely_values",
         "_patterns",
         "_sources",
         "_values",
         "absent",
         "count",
+        "kept",
         "kinds",
         "lower",
         "name",
         "parent",
         "unknown",
+        "value",
         "weights",
         "whole",
     )
@@ -95,10 +100,14 @@ class Slot:
         self.whole = False
         self._patterns: dict[str, float] = {}
         self._values: dict[str, tuple[object, int]] = {}
+        self.value = self._values.get
+        """A value by its canonical text, and how often it came."""
+        self.kept: dict[object, Evidence] = {}
+        """What speaks for values, by what it was kept under: to be had sooner."""
         self._likely_patterns: Sequence[str] | None = None
+        self._likely_sources: Sequence[Source] | None = None
         self._likely_values: Sequence[tuple[str, object, int]] | None = None
         self._sources: dict[str, Source] = {}
-        self._evidence: dict[object, Evidence] = {}
 
     def patterns(self) -> Sequence[str]:
         """Where values come from, the likeliest first."""
@@ -106,6 +115,17 @@ class Slot:
             ranked = sorted(self._patterns, key=lambda pattern: -self._patterns[pattern])
             self._likely_patterns = ranked[:_USED_PATTERNS]
         return self._likely_patterns
+
+    def sources(self, tool: str, *, borrow: bool) -> Sequence[Source]:
+        """The same as sources of this argument, of this tool; `borrow`: also where other arguments
+        of this name come from."""
+        if borrow and self.parent is not None:
+            own = self.patterns()
+            others = [each for each in self.parent.patterns() if each not in own]
+            return [self.source(each, tool) for each in (*own, *others)]
+        if self._likely_sources is None:
+            self._likely_sources = [self.source(each, tool) for each in self.patterns()]
+        return self._likely_sources
 
     def source(self, pattern: str, tool: str) -> Source:
         """A pattern as a source of this argument, of this tool."""
@@ -116,41 +136,42 @@ class Slot:
             known = self._sources[pattern] = Source(pattern, tool, self.name)
         return known
 
-    def known_evidence(self, key: object) -> Evidence | None:
-        """What was kept under a key."""
-        return self._evidence.get(key)
-
     def evidence(
         self, own: tuple[Feature, ...], common: tuple[Feature, ...], shared: Weights
     ) -> Evidence:
         """Features of this argument that hold together, with those of all arguments."""
-        return Evidence(Sum(own, self.weights), shared.together(common))
+        return Evidence(own, self.weights, shared.together(common))
 
-    def keep_evidence(self, key: object, evidence: Evidence) -> Evidence:
+    def keep(self, key: object, evidence: Evidence) -> Evidence:
         """To be had by a key until there are too many."""
-        if len(self._evidence) >= _MOST_KEPT:
-            self._evidence = {}
-        self._evidence[key] = evidence
+        if len(self.kept) >= _MOST_KEPT:
+            self.kept.clear()
+        self.kept[key] = evidence
         return evidence
 
     def cool(self) -> None:
         """Drops what is only kept to be had sooner."""
-        self._sources, self._evidence = {}, {}
+        self._sources, self._likely_sources = {}, None
+        self.kept.clear()
 
     def values(self) -> Sequence[tuple[str, object, int]]:
         """The most frequent values: canonical, itself, how often."""
         if self._likely_values is None:
-            ranked = sorted(self._values.items(), key=lambda item: -item[1][1])[:_USED_VALUES]
-            self._likely_values = [(key, value, count) for key, (value, count) in ranked]
+            # Most came once: they need not be ranked.
+            often: list[tuple[str, object, int]] = []
+            once: list[tuple[str, object, int]] = []
+            for key, (value, count) in self._values.items():
+                if count > 1:
+                    often.append((key, value, count))
+                elif len(once) < _USED_VALUES:
+                    once.append((key, value, count))
+            often.sort(key=_count, reverse=True)
+            self._likely_values = (often + once)[:_USED_VALUES]
         return self._likely_values
 
     def size(self) -> int:
         """How much is kept of it: weights and values."""
         return len(self.weights) + len(self._values)
-
-    def value(self, key: str) -> tuple[object, int] | None:
-        """A value by its canonical text, and how often it came."""
-        return self._values.get(key)
 
     def credit(self, patterns: Iterable[str]) -> None:
         """The value of a call stood at these."""
@@ -159,7 +180,7 @@ class Slot:
             known[pattern] *= _FADE
         for pattern in patterns:
             known[pattern] = known.get(pattern, 0.0) + 1.0
-        self._likely_patterns = None
+        self._likely_patterns = self._likely_sources = None
         if len(known) > _MOST_PATTERNS:
             for pattern in sorted(known, key=known.__getitem__)[: _MOST_PATTERNS // 4]:
                 del known[pattern]
@@ -179,18 +200,21 @@ class Slot:
         kind = kind_of(value)
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
         self.whole = self.whole or (kind == "number" and isinstance(value, int))
-        self.keep(value)
+        self.add(value)
 
-    def keep(self, value: object) -> None:
+    def add(self, value: object) -> None:
         """A value that it may have, as another argument of its sort had it."""
         key = canonical(value)
         _, count = self._values.get(key, (value, 0))
         self._values[key] = (value, count + 1)
-        self._likely_values = None
+        likely = self._likely_values
+        if likely is not None and (len(likely) < _USED_VALUES or count + 1 >= likely[-1][2]):
+            self._likely_values = None  # it may be one of them
         if len(self._values) > _MOST_VALUES:
             rare = sorted(self._values, key=lambda each: self._values[each][1])
             for each in rare[: _MOST_VALUES // 4]:
                 del self._values[each]
+            self._likely_values = None
 
     def fitting(self, value: object) -> object:
         """A whole number as a float, if all numbers so far were that."""
@@ -224,4 +248,5 @@ class Slot:
         self.count, self.absent = state.count, state.absent
         self.unknown, self.whole = state.unknown, state.whole
         self._values = {canonical(value): (value, count) for value, count in state.values}
-        self._likely_patterns = self._likely_values = None
+        self.value = self._values.get
+        self._likely_patterns = self._likely_sources = self._likely_values = None

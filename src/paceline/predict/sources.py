@@ -23,6 +23,7 @@ _MOST: Final = 24  # candidates
 _MOST_PLACES: Final = 12  # of a batch
 _MOST_BATCHES: Final = 14
 _OLDEST: Final = 3  # batches of a pattern, messages ago
+_OLD: Final = 2  # steps ago, or more
 _ENOUGH: Final = 5  # calls of its own, then a slot no longer borrows the patterns of its name
 _FEW: Final = 3
 _SLIGHT: Final = 1e-3  # a step up a slope smaller than this is not taken
@@ -104,45 +105,47 @@ class _Gathering:
     def places(self) -> None:
         """What stands where values came from before, or in fields of the same name."""
         slot, context = self._slot, self._context
-        patterns: Sequence[str] = slot.patterns()
-        if slot.count < _ENOUGH and slot.parent is not None:
-            others = [each for each in slot.parent.patterns() if each not in patterns]
-            patterns = [*patterns, *others]
+        sources = slot.sources(self._argument.tool, borrow=slot.count < _ENOUGH)
         seen: set[int] = set()
-        for pattern in patterns:
-            batches = context.batches(pattern)
+        stored = context.stored
+        for source in sources:
+            batches: Sequence[Batch] | None = stored(source.pattern)
+            if batches is None and source.derived:
+                batches = context.batches(source.pattern)
             if batches:
                 if len(seen) >= _MOST_BATCHES:
                     return
-                self._batches(batches, seen)
+                self._batches(source, batches, seen)
         if len(seen) < _MOST_BATCHES:
-            self._batches(context.field(slot.name), seen)
+            for rank, batch in enumerate(context.field(slot.name)[:_OLDEST]):
+                if id(batch) not in seen:
+                    source = slot.source(batch.pattern, self._argument.tool)
+                    age = min(context.steps - 1 - batch.moment, _OLD)
+                    self._offer_places(batch, source, rank, age)
 
-    def _batches(self, batches: Sequence[Batch], seen: set[int]) -> None:
-        """Those that are young enough, of one pattern or one field."""
-        context, tool = self._context, self._argument.tool
+    def _batches(self, source: Source, batches: Sequence[Batch], seen: set[int]) -> None:
+        """Those of one source that are young enough."""
+        text, context = source.text, self._context
+        now = context.heard[source.role] if text else context.steps - 1
         for rank, batch in enumerate(batches[:_OLDEST]):
-            if id(batch) in seen:
-                continue
             seen.add(id(batch))
-            source = self._slot.source(batch.pattern, tool)
-            if source.text:
-                age = context.heard[source.role] - batch.moment
+            age = now - batch.moment
+            if text:
                 if age > _OLDEST:
                     break
-            else:
-                age = min(context.steps - 1 - batch.moment, 2)
+            elif age > _OLD:
+                age = _OLD
             self._offer_places(batch, source, rank, age)
 
     def _offer_places(self, batch: Batch, source: Source, rank: int, age: int) -> None:
         """Offers the places of a batch. Where it is the only one, a place stands as its batch."""
-        kinds, used, found = self._slot.kinds, self._used, self._found
-        now, role = self._now, source.role
-        last = len(batch.places) - 1
+        kinds, used, found, now = self._slot.kinds, self._used, self._found, self._now
+        places = batch.places
+        last = len(places) - 1
         head: Evidence | None = None
         weight = 0.0
         next_unused, after_used = True, False
-        for number, place in enumerate(batch.places[:_MOST_PLACES]):
+        for number, place in enumerate(places[:_MOST_PLACES] if last else places):
             if kinds and place.kind not in kinds:
                 continue
             candidate = None if place.yearless else found.get(place.key)
@@ -153,11 +156,12 @@ class _Gathering:
             if head is None:
                 head = self._head(source, rank, age, only=not last)
                 weight = head.weight if head.seen == now else head.renew()
-            candidate.evidence.append(head)
+            evidence = candidate.evidence
+            evidence.append(head)
             candidate.weight += weight
             if place.in_text:
-                near = self._near(role, place)
-                candidate.evidence.append(near)
+                near = self._near(source.role, place)
+                evidence.append(near)
                 candidate.weight += near.weight if near.seen == now else near.renew()
             if last:
                 is_used = candidate.key in used
@@ -169,21 +173,22 @@ class _Gathering:
                     stand += "a"
                 after_used = is_used
                 standing = source.stands.get(stand) or self._stand(source, stand)
-                candidate.evidence.append(standing)
+                evidence.append(standing)
                 candidate.weight += standing.weight if standing.seen == now else standing.renew()
 
     def _head(self, source: Source, rank: int, age: int, *, only: bool) -> Evidence:
         """What speaks for all places of a batch: where it stands, and how old it is."""
         number = (rank * 8 + age) * 2 + only
         known = source.heads.get(number)
-        if known is None:
-            pattern, sort, old = source.pattern, source.sort, f"{rank}{age}"
-            own: tuple[Feature, ...] = (pattern, (pattern, old))
-            common: tuple[Feature, ...] = (sort, (sort, old))
-            if only:
-                own, common = (*own, (pattern, "1")), (*common, (sort, "1"))
-            known = source.heads[number] = self._evidence(own, common)
-        return known
+        if known is not None:
+            return known
+        pattern, sort, old = source.pattern, source.sort, f"{rank}{age}"
+        own: tuple[Feature, ...] = (pattern, (pattern, old))
+        common: tuple[Feature, ...] = (sort, (sort, old))
+        if only:
+            own, common = (*own, (pattern, "1")), (*common, (sort, "1"))
+        made = source.heads[number] = self._evidence(own, common)
+        return made
 
     def _stand(self, source: Source, stand: str) -> Evidence:
         made = self._evidence(((source.pattern, stand),), ((source.sort, stand),))
@@ -217,11 +222,10 @@ class _Gathering:
                 named = True
                 break
         key = (role, place.before, named)
-        known = self._slot.known_evidence(key)
+        known = self._slot.kept.get(key)
         if known is None:
             own = (("before", role, place.before),)
-            made = self._evidence(own, (("near", role, named),))
-            known = self._slot.keep_evidence(key, made)
+            known = self._slot.keep(key, self._evidence(own, (("near", role, named),)))
         return known
 
     def constants(self) -> None:
@@ -231,14 +235,14 @@ class _Gathering:
         total = source.count + 1
         for key, value, count in source.values():
             if count > 1 or count > 0.2 * total:
-                self._offer(key, value, slot.known_evidence(key) or self._constant(key))
-
-    def _constant(self, key: str) -> Evidence:
-        return self._slot.keep_evidence(key, self._evidence((("value", key),), ()))
+                known = slot.kept.get(key)
+                if known is None:
+                    known = slot.keep(key, self._evidence((("value", key),), ()))
+                self._offer(key, value, known)
 
     def hinted(self) -> None:
         """Values that words of the last messages go with; one of them may be to leave it out."""
-        slot = self._slot
+        slot, kept = self._slot, self._slot.kept
         for key, strength, role, before in self._argument.hints:
             level = int(strength * 5)
             if key == ABSENT:
@@ -247,20 +251,19 @@ class _Gathering:
             else:
                 value = self._value(key)
                 if value is not None:
-                    kept = (role, level, before, "hint")
-                    known = slot.known_evidence(kept)
+                    hint = (role, level, before, "hint")
+                    known = kept.get(hint)
                     if known is None:
                         own = (("word", role, level), ("word after", role, before))
-                        made = self._evidence(own, (("word", role, level),))
-                        known = slot.keep_evidence(kept, made)
+                        known = slot.keep(hint, self._evidence(own, (("word", role, level),)))
                     self._offer(key, value[0], known)
         if slot.absent:
             share = int(6 * slot.absent / (slot.count + 1))
             absent = (ABSENT, self._last, share)
-            known = slot.known_evidence(absent)
+            known = kept.get(absent)
             if known is None:
                 made = self._evidence((ABSENT, absent[:2]), (ABSENT, (ABSENT, share)))
-                known = slot.keep_evidence(absent, made)
+                known = slot.keep(absent, made)
             self._offer(ABSENT, None, known)
 
     def _value(self, key: str) -> tuple[object, int] | None:
@@ -280,37 +283,38 @@ class _Gathering:
         """What holds for every candidate: how frequent it is and whether it was used already."""
         slot, context, last = self._slot, self._context, self._context.last
         source = slot if slot.count >= _FEW or slot.parent is None else slot.parent
-        total = source.count + 1
+        total, value_of = source.count + 1, source.value
         after = "0" if last is None else "s" if last.name == self._argument.tool else "o"
         came = _outcome(context)
         recent = context.steps - 1
-        used = self._used
-        known: dict[tuple[str, int], tuple[Evidence, float]] = {}
+        used_at = self._used.get
+        known: dict[tuple[str, int], Evidence] = {}
         for key, candidate in self._found.items():
-            value = source.value(key)
-            share = 0 if value is None else int(6 * value[1] / total + 0.99)
-            step = used.get(key)
-            use = "n" if step is None else "0" if step >= recent else "1"
-            both = known.get((use, share))
-            if both is None:
-                evidence = self._use(("used", use, after, came), share)
-                both = known[use, share] = (evidence, evidence.renew())
-            candidate.evidence.append(both[0])
-            candidate.weight += both[1]
+            value = value_of(key)
+            step = used_at(key)
+            use = (
+                "n" if step is None else "0" if step >= recent else "1",
+                0 if value is None else int(6 * value[1] / total + 0.99),
+            )
+            evidence = known.get(use)
+            if evidence is None:
+                evidence = known[use] = self._use(("used", use[0], after, came), use[1])
+                evidence.renew()
+            candidate.evidence.append(evidence)
+            candidate.weight += evidence.weight
         some = min(len(self._found) + 1, 6)
         none = (NONE, self._last, some)
-        evidence_of_none = slot.known_evidence(none)
-        if evidence_of_none is None:
+        evidence = slot.kept.get(none)
+        if evidence is None:
             made = self._evidence((NONE, none[:2]), (NONE, (NONE, some)))
-            evidence_of_none = slot.keep_evidence(none, made)
-        self._offer(NONE, None, evidence_of_none)
+            evidence = slot.keep(none, made)
+        self._offer(NONE, None, evidence)
 
     def _use(self, used: tuple[str, ...], share: int) -> Evidence:
         key = (used, share)
-        known = self._slot.known_evidence(key)
+        known = self._slot.kept.get(key)
         if known is None:
-            made = self._evidence((used,), (("share", share), used))
-            known = self._slot.keep_evidence(key, made)
+            known = self._slot.keep(key, self._evidence((used,), (("share", share), used)))
         return known
 
     def _evidence(self, own: tuple[Feature, ...], common: tuple[Feature, ...]) -> Evidence:
@@ -328,9 +332,7 @@ def _outcome(context: Context) -> str:
 
 def _softmax(found: Sequence[Candidate]) -> None:
     top = max([each.weight for each in found])
-    total = 0.0
-    for each in found:
-        each.probability = math.exp(each.weight - top)
-        total += each.probability
-    for each in found:
-        each.probability /= total
+    powers = [math.exp(each.weight - top) for each in found]
+    total = sum(powers)
+    for each, power in zip(found, powers, strict=True):
+        each.probability = power / total

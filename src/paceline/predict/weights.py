@@ -109,24 +109,21 @@ class Weights:
 
 @final
 class Sum:
-    """Features that hold together, and what they weigh: added up anew only after their table, or
-    one that it asks, has learnt."""
+    """Features of the common table that hold together, and what they weigh: added up anew only
+    after the table has learnt."""
 
-    __slots__ = ("features", "root", "seen", "table", "weight")
+    __slots__ = ("features", "seen", "table", "weight")
 
     def __init__(self, features: tuple[Feature, ...], table: Weights) -> None:
         self.features = features
         self.table = table
-        self.root = table.root
         self.seen = -1
         self.weight = 0.0
 
     def renew(self) -> None:
         """Adds up what was learnt since."""
-        table = self.table
-        self.weight, alone = table.total(self.features)
-        self.root = table if alone else table.root
-        self.seen = self.root.version
+        self.weight, _ = self.table.total(self.features)
+        self.seen = self.table.version
 
 
 @final
@@ -135,24 +132,31 @@ class Evidence:
     ones of all. `weight` holds as long as `seen` is the version of the common table, which learns
     last of all."""
 
-    __slots__ = ("common", "own", "seen", "weight")
+    __slots__ = ("_root", "_seen", "_table", "_weight", "common", "own", "seen", "weight")
 
-    def __init__(self, own: Sum, common: Sum) -> None:
+    def __init__(self, own: tuple[Feature, ...], table: Weights, common: Sum) -> None:
         self.own = own
         self.common = common
         self.seen = -1
         self.weight = 0.0
+        self._table = table
+        self._root: Weights = table.root
+        self._seen = -1
+        self._weight = 0.0
 
     def renew(self) -> float:
         """Weighs it by what was learnt since."""
-        own, common = self.own, self.common
-        if own.seen != own.root.version:
-            own.renew()
-        if common.seen != common.root.version:
+        common = self.common
+        if self._seen != self._root.version:
+            table = self._table
+            self._weight, alone = table.total(self.own)
+            root = self._root = table if alone else table.root
+            self._seen = root.version
+        if common.seen != common.table.version:
             common.renew()
-        self.seen = common.table.version
-        self.weight = own.weight + common.weight
-        return self.weight
+        self.seen = common.seen
+        self.weight = weight = self._weight + common.weight
+        return weight
 
 
 def _table(saved: object) -> dict[Feature, tuple[float, float]]:
@@ -178,7 +182,7 @@ def gradients(slopes: Mapping[Evidence, float]) -> tuple[Gradient, Gradient]:
     own: Gradient = {}
     common: Gradient = {}
     for evidence, slope in slopes.items():
-        for feature in evidence.own.features:
+        for feature in evidence.own:
             own[feature] = own.get(feature, 0.0) + slope
         for feature in evidence.common.features:
             common[feature] = common.get(feature, 0.0) + slope

@@ -17,7 +17,7 @@ class LastArguments:
     def __init__(self, *, patterns: int = 0) -> None:
         self.seen: dict[str, dict[str, object]] = {}
 
-    def propose(self, name: str, context: Context, *, most: int = 10, least: float = 0.0):
+    def propose(self, name: str, context: Context, **limits: float):
         if name not in self.seen:
             return []
         before = {key: value for each in context.calls for key, value in each.arguments.items()}

@@ -15,7 +15,7 @@ READ_ONLY = Launching(read_only=frozenset({"get_order", "track_parcel"}))
 class Wrong(LastArguments):
     """Is always sure, and never right."""
 
-    def propose(self, name: str, context: Context, *, most: int = 10, least: float = 0.0):
+    def propose(self, name: str, context: Context, **limits: float):
         return [({"never": len(context.calls)}, 0.99)]
 
 
