@@ -219,7 +219,7 @@ def test_what_is_there_is_not_written_again(opened: _Opened) -> None:
 
 
 def _head(opened: _Opened) -> Any:
-    with sqlite3.connect(opened.path) as db:
+    with closing(sqlite3.connect(opened.path)) as db, db:
         row = db.execute("SELECT head, payload FROM results").fetchone()
     db.close()
     return row
@@ -234,7 +234,7 @@ def test_many_are_found_at_once(opened: _Opened, count: int) -> None:
     for number in range(count):
         opened.put(number)
     opened.flush()
-    with sqlite3.connect(opened.path) as db:
+    with closing(sqlite3.connect(opened.path)) as db, db:
         db.execute("UPDATE results SET payload = x'ff' WHERE key = ?", (_key(0),))
     db.close()
     opened.tier.delete(_key(1))
@@ -249,7 +249,7 @@ def test_the_hottest_come_first(path: Path, opened: _Opened) -> None:
     for number in range(2_500):
         opened.put(number, ttl_ns=10 if number == 7 else _HOUR)
     opened.flush()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE results SET used = 1 WHERE key IN (?, ?)", (_key(3), _key(2_000)))
     db.close()
     opened.clock.advance(1)

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,7 @@ def test_a_file_is_read_while_it_is_written(tmp_path: Path, clock: VirtualClock)
     assert found.value == b"22"
     assert reader.get(key["short"]) is None
     tier.close()
-    with sqlite3.connect(tmp_path / "c") as db:
+    with closing(sqlite3.connect(tmp_path / "c")) as db, db:
         db.execute("UPDATE results SET payload = x'00' WHERE key = ?", (dear,))
     db.close()
     assert reader.get(dear) is None

@@ -25,7 +25,7 @@ from paceline.errors import InvalidInputError, StorageError, UsageError
 from paceline.history.sessions import SessionReader
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.evaluation import Evaluation, Launching
-from paceline.predict.events import Event, Said, Trajectory
+from paceline.predict.events import Called, Event, Said, Step, Trajectory
 from paceline.predict.ledger import Ledger
 from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor
@@ -237,6 +237,39 @@ def test_effects_are_those_of_our_tools(place: Place, capsys: Capture) -> None:
     assert found["read_only"] == ["get_order", "track_parcel"]
 
 
+def test_habits_of_each_user_alone_are_told_of(place: Place, capsys: Capture) -> None:
+    """Where users have nothing in common it is said what each gains by his own
+    habits, as they are learnt by default, besides what others' give to who is new. (S2-40)"""
+    ada = orders(80)
+    bob = [Trajectory(f"b{each.id}", _of_bob(each.events)) for each in ada]
+    both = [
+        Trajectory(each.id, each.events, scope=user)
+        for pair in zip(ada, bob, strict=True)
+        for user, each in zip(("ada", "bob"), pair, strict=True)
+    ]
+    file = recorded(place, both)
+    text = flat(evaluated(place, capsys, file=file, read_only=["*"]))
+    assert text.startswith("Worth turning on: launching ahead would have hidden ")
+    assert "that reads, by each user's own habits, and 0% by those of others alone." in text
+    found = data(place, capsys, file=file, read_only=["*"])
+    assert found["hidden"] == 0
+    assert found["hidden_by_own"] > 0.2
+    strangers = [Trajectory(each.id, each.events, scope=f"u{each.id}") for each in ada]
+    file = recorded(place, strangers)
+    text = flat(evaluated(place, capsys, file=file, read_only=READS))
+    assert "that reads, by habits of other users, and 0% by each user's own." in text
+
+
+def _of_bob(events: Sequence[Event]) -> tuple[Event, ...]:
+    """The same with tools of other names."""
+    return tuple(
+        Step(tuple(Called(f"bob_{x.name}", x.arguments, x.result) for x in each.calls))
+        if isinstance(each, Step)
+        else each
+        for each in events
+    )
+
+
 def test_free_text_is_not_worth_it(place: Place, capsys: Capture) -> None:
     """Where nothing can be foreseen the sentence says not to turn it on. (S2-40)"""
     text = evaluated(place, capsys, file=recorded(place, free_text(80)), read_only=["*"])
@@ -305,7 +338,7 @@ def test_reading_says_how_far_it_is(place: Place, monkeypatch: pytest.MonkeyPatc
     made = orders(2_000)
     plain = Path(recorded(place, made))
     packed = place.cwd / "runs.jsonl.gz"
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    packed.write_bytes(gzip.compress(plain.read_bytes(), compresslevel=0))
     for path in (plain, packed):
         told: list[float] = []
         read_sessions(str(path), far=told.append)
@@ -323,8 +356,8 @@ def test_reading_says_how_far_it_is(place: Place, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_programs_write_is_read(place: Place) -> None:
-    """A mark of UTF-8 before the first line, lines that end as on Windows, and names that are numbers
-    are no errors. (S2-51)"""
+    """A mark of UTF-8 before the first line, lines that end as on Windows, and names that are numbers or
+    null are no errors. (S2-51)"""
     (made,) = orders(1)
     row = {**as_run(made), "id": 7, "task": 8, "user": 0}
     log = {**as_log(made), "id": 0, "task": 8}
@@ -334,8 +367,19 @@ def test_what_programs_write_is_read(place: Place) -> None:
         (found,) = read_sessions(str(path))
         assert (found.id, found.task) == (str(each["id"]), "8")
         assert found.events == made.events
+    path.write_text(json.dumps({**log, "id": None, "task": None, "user": None}))
+    (found,) = read_sessions(str(path))
+    assert (found.id, found.task, found.scope) == ("1", "", "")
     path.write_bytes(codecs.BOM_UTF8)
     assert read_sessions(str(path)) == []
+
+
+def test_a_first_line_that_is_too_deep_is_named(place: Place) -> None:
+    """What is nested too deep to be read is refused by its line, the first one too. (S2-51)"""
+    path = place.cwd / "runs"
+    path.write_text(f'{{"id": "1", "events": [], "x": {"[" * 100_000}{"]" * 100_000}}}')
+    with pytest.raises(InvalidInputError, match="line 1 cannot be read"):
+        read_sessions(str(path))
 
 
 @pytest.mark.parametrize(
@@ -369,7 +413,7 @@ RUN = b'{"id": "1", "events": []}\n'
         (b"[]\n", "first line is no recorded session"),
         (b"id,events\n", "first line is no recorded session"),
         (b'{"messages": [{"content": "x"}]}\n', "line 1 is no recorded session"),
-        (gzip.compress(RUN * 99)[:-20], "cannot be read: Compressed file ended"),
+        (gzip.compress(RUN * 99, mtime=0)[:-20], "cannot be read: Compressed file ended"),
         (b"\x1f\x8bno gzip at all", "cannot be read"),
     ],
 )
@@ -602,6 +646,17 @@ def test_what_is_unlikely_is_not_worth_it(place: Place, capsys: Capture) -> None
     assert low
     assert all(reason.startswith("no: ") for reason in low)
     assert any("below 15%" in reason for reason in low)
+
+
+def test_what_comes_with_no_likelihood_is_not_named(place: Place, capsys: Capture) -> None:
+    """A call that would be said to come with 0% is told to programs alone. (S2-51)"""
+    own(place, asked())
+    learnt(place, "user ada")
+    text = shown(place, capsys, session="s1")
+    assert "%" in text
+    assert " 0% " not in text
+    found = json.loads(shown(place, capsys, session="s1", as_json=True))["next"]
+    assert min(one["probability"] for one in found) < 0.005
 
 
 def test_a_session_of_a_stranger_is_not_predicted(place: Place, capsys: Capture) -> None:

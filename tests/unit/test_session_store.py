@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,7 @@ async def test_what_is_too_old_is_removed(tmp_path: Path) -> None:
     await there.append("open there", entry("b"))
     here.close()
     there.close()
-    with sqlite3.connect(tmp_path / "s.db") as db:
+    with closing(sqlite3.connect(tmp_path / "s.db")) as db, db:
         assert db.execute("SELECT count(*) FROM entries").fetchone() == (6,)
 
 
@@ -261,13 +262,13 @@ async def test_what_cannot_be_written_is_an_error(make: Make, tmp_path: Path) ->
     ones are written again when that is possible (S2-42)."""
     store = make()
     await said(store, "s1", "a")
-    with sqlite3.connect(tmp_path / "s.db") as db:
+    with closing(sqlite3.connect(tmp_path / "s.db")) as db, db:
         db.execute("ALTER TABLE entries RENAME TO gone")
     for text in ("b", "c"):
         with pytest.raises(StorageError, match="cannot be kept") as caught:
             await store.append("s1", entry(text))
         assert caught.value.next_step
-    with sqlite3.connect(tmp_path / "s.db") as db:
+    with closing(sqlite3.connect(tmp_path / "s.db")) as db, db:
         db.execute("ALTER TABLE gone RENAME TO entries")
     await store.append("s1", entry("d"))
     assert await store.load("s1") == [entry("a"), entry("d")]

@@ -3,6 +3,7 @@
 import os
 import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -109,12 +110,12 @@ def test_pruning_takes_nothing_back(tmp_path: Path) -> None:
     write(path, [row(f"{n}", NOW) for n in range(5)])
     follower = Follower(path)
     follower.look()
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("DELETE FROM calls WHERE seq < 5")
     write(path, [row("more", NOW)])
     look = follower.look()
     assert (look.anew, ids(look.rows)) == (False, ["more"])
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("DELETE FROM calls")
     write(path, [row("new", NOW)])
     look = follower.look()
@@ -125,7 +126,7 @@ def test_what_cannot_be_read_is_left_out_and_counted(tmp_path: Path) -> None:
     """A record of a kind that this version does not know hides no other."""
     path = tmp_path / "history.db"
     write(path, [row("a", NOW), row("b", NOW), row("c", NOW)])
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE calls SET source = 'telepathy' WHERE id = 'b'")
     look = Follower(path).look()
     assert (ids(look.rows), look.unreadable) == (["a", "c"], 1)

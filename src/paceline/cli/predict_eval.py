@@ -1,7 +1,7 @@
 """`paceline predict eval`: what launching ahead would have been worth on recorded sessions."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -60,9 +60,23 @@ class _Tools(msgspec.Struct, frozen=True):
     unknown: Sequence[str] = ()
 
 
+class _Own(msgspec.Struct, frozen=True):
+    """What habits of each customer's own would have hidden, as they are learnt by default: each session
+    predicted from earlier ones of the same. Calls in vain are for one that reads."""
+
+    wait_s: float
+    saved_s: float
+    extra_calls: float
+
+    @property
+    def hidden(self) -> float:
+        """The share of the wait for tools."""
+        return self.saved_s / self.wait_s if self.wait_s else 0.0
+
+
 class _Found(msgspec.Struct, frozen=True):
-    """What came out, and of what: `where` they are is said for people, `apart` are groups of sessions that share nothing, `customers`
-    those that are told apart."""
+    """What came out, and of what: `where` they are is said for people, `apart` are groups of sessions
+    that share nothing, `customers` those that are told apart; `own` is None where there are no several."""
 
     figures: Evaluation
     where: str
@@ -70,6 +84,7 @@ class _Found(msgspec.Struct, frozen=True):
     apart: int
     customers: int
     launching: Launching
+    own: _Own | None
 
     @property
     def trained(self) -> bool:
@@ -121,8 +136,24 @@ def _evaluated(place: Place, wanted: Wanted) -> _Found:
         figures = evaluate(
             sessions, _predictor, launching=launching, apart=apart, ahead_of_reply=True, far=far
         )
+        own = _own(sessions, launching, reads) if customers > 1 else None
     where = _HERE if wanted.file is None else f"in {said_of(wanted.file)}"
-    return _Found(figures, where, tools, len(groups(sessions, apart)), customers, launching)
+    return _Found(figures, where, tools, len(groups(sessions, apart)), customers, launching, own)
+
+
+def _own(sessions: Sequence[Trajectory], launching: Launching, reads: int) -> _Own:
+    of_customers: defaultdict[tuple[str, int], list[Trajectory]] = defaultdict(list)
+    for number, each in enumerate(sessions):
+        of_customers[each.scope, 0 if each.scope else number].append(each)  # nobody's is alone
+    found = [
+        evaluate(theirs, _predictor, launching=launching, apart=_task, ahead_of_reply=True)
+        for theirs in of_customers.values()
+    ]
+    return _Own(
+        sum(each.wait_s for each in found),
+        sum(each.saved_s for each in found),
+        sum(each.kept_extra_calls * each.calls for each in found) / max(reads, 1),
+    )
 
 
 def _sessions(place: Place, wanted: Wanted, clock: Clock) -> list[Trajectory]:
@@ -231,14 +262,21 @@ def _verdict(found: _Found) -> str:
     figures = found.figures
     if why := _unsaid(found):
         return why
+    hidden, saved_s, whose = figures.hidden, figures.saved_s, ""
+    in_vain = found.in_vain(figures.kept_extra_calls)
+    if (own := found.own) is not None and own.hidden > hidden:
+        whose = f", by each user's own habits, and {hidden:.0%} by those of others alone"
+        hidden, saved_s, in_vain = own.hidden, own.saved_s, own.extra_calls
+    elif own is not None:
+        whose = f", by habits of other users, and {own.hidden:.0%} by each user's own"
     gain = (
-        f"launching ahead would have hidden {figures.hidden:.0%} of the wait for tools"
-        f" ({short_time(figures.saved_s)} of {short_time(figures.wait_s)}), for"
-        f" {found.in_vain(figures.kept_extra_calls):.2f} calls in vain for each real one that reads."
+        f"launching ahead would have hidden {hidden:.0%} of the wait for tools"
+        f" ({short_time(saved_s)} of {short_time(figures.wait_s)}), for {in_vain:.2f} calls in vain"
+        f" for each real one that reads{whose}."
     )
-    if figures.hidden >= _WORTH:
+    if hidden >= _WORTH:
         return f"Worth turning on: {gain}"
-    return f"{'Worth little' if figures.hidden >= _LITTLE else 'Not worth turning on'}: {gain}"
+    return f"{'Worth little' if hidden >= _LITTLE else 'Not worth turning on'}: {gain}"
 
 
 def _unsaid(found: _Found) -> str:
@@ -361,4 +399,7 @@ def _data(found: _Found) -> dict[str, Any]:
         "wait_s": figures.wait_s,
         "saved_s": if_enough(figures.saved_s, read, known=launches),
         "hidden": if_enough(figures.hidden, calls, known=launches),
+        "hidden_by_own": None
+        if found.own is None
+        else if_enough(found.own.hidden, calls, known=bool(tools.read_only)),
     }

@@ -56,7 +56,7 @@ def read_sessions(
             raise InvalidInputError(f"{said_of(name)}: {exc}", next_step=exc.next_step) from exc
         except (UnicodeDecodeError, RecursionError) as exc:
             raise InvalidInputError(
-                f"{said_of(name)}: line {lines.number if lines else 1} cannot be read: {exc}",
+                f"{said_of(name)}: line {lines.number or 1 if lines else 1} cannot be read: {exc}",
                 next_step=_FORMS,
             ) from exc
         except (OSError, EOFError, zlib.error) as exc:

@@ -31,6 +31,8 @@ from paceline.tools.spec import ToolSpec
 __all__ = ["Wanted", "forget", "predictor_of", "show"]
 
 _MOST: Final = 10
+_LEAST_SAID: Final = 0.005
+"""What is less likely would be said to come with 0%."""
 _MOST_TOOLS: Final = 5
 _WHEN: Final = {
     Moment.REPLY: "when the model answers",
@@ -220,6 +222,7 @@ def _show_session(place: Place, wanted: Wanted, begin: str, learnt: Learnt | Non
         of = None if circle is None else said(circle)
         json_line({"version": 1, "session": kept.id, "of": of, "moment": moment, "next": found})
         return OK
+    found = [one for one in found if one.probability >= _LEAST_SAID]
     if circle is None:
         line(_NOTHING if learnt is None else "nothing was learnt of whom this session is of")
         return OK

@@ -30,8 +30,8 @@ class _Heard(msgspec.Struct):
 class _Run(msgspec.Struct):
     id: str | int
     events: list[_Heard]
-    task: str | int = ""
-    user: str | int = ""
+    task: str | int | None = None
+    user: str | int | None = None
 
 
 class _Function(msgspec.Struct):
@@ -58,9 +58,9 @@ class _Message(msgspec.Struct):
 
 class _Log(msgspec.Struct):
     messages: list[_Message]
-    id: str | int = ""
-    task: str | int = ""
-    user: str | int = ""
+    id: str | int | None = None
+    task: str | int | None = None
+    user: str | int | None = None
 
 
 def trajectories(lines: Iterable[str | bytes]) -> Iterator[Trajectory]:
@@ -71,7 +71,7 @@ def trajectories(lines: Iterable[str | bytes]) -> Iterator[Trajectory]:
     """
     for number, run in _decoded(lines, _Run):
         events = tuple(_event(heard, number) for heard in run.events)
-        yield Trajectory(str(run.id), events, str(run.task), str(run.user))
+        yield Trajectory(str(run.id), events, _name(run.task), _name(run.user))
 
 
 def openai_messages(lines: Iterable[str | bytes]) -> Iterator[Trajectory]:
@@ -82,8 +82,11 @@ def openai_messages(lines: Iterable[str | bytes]) -> Iterator[Trajectory]:
     """
     for number, log in _decoded(lines, _Log):
         events = tuple(_messages(log.messages, number))
-        name = str(number) if log.id == "" else str(log.id)
-        yield Trajectory(name, events, str(log.task), str(log.user))
+        yield Trajectory(_name(log.id) or str(number), events, _name(log.task), _name(log.user))
+
+
+def _name(given: str | int | None) -> str:
+    return "" if given is None else str(given)
 
 
 def _decoded(lines: Iterable[str | bytes], form: type[T]) -> Iterator[tuple[int, T]]:

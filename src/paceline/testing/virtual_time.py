@@ -52,6 +52,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def _jump(self, seconds: float) -> None:
         self._now += seconds
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Waits for its threads as long as they take: of virtual time, what Python 3.12 and later
+        give them would be over at once."""
+        del timeout
+        await super().shutdown_default_executor()
+
     def hold(self, thread_work: asyncio.Future[Any]) -> None:
         """Lets virtual time stand still until this future, which a thread will set, is done."""
         self._held += 1
