@@ -29,6 +29,8 @@ def is_full(path: Path) -> bool:
             continue
         except OSError:
             return False
+        if not there.f_blocks or there.f_flag & os.ST_RDONLY:
+            return False  # it does not count them, or its writer left no space
         no_file = there.f_files > 0 and there.f_favail == 0
         return there.f_bavail * there.f_frsize < _LEAST or no_file
     return False
@@ -45,8 +47,8 @@ def free_some(directory: Path) -> str:
 def storage_error(
     message: str, exc: OSError, directory: Path, *, next_step: str | None = None
 ) -> StorageError:
-    """The error for what the system says of a file of ours in this directory. On a full disk it is of category EXHAUSTED
-    and says what helps then; else `next_step` does."""
+    """The error for what the system says of a file of ours in this directory. On a full disk it is of
+    category EXHAUSTED and says what helps then; else `next_step` does."""
     if full(exc):
         return StorageError(message, next_step=free_some(directory), category=Category.EXHAUSTED)
     return StorageError(message, next_step=next_step)

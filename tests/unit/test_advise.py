@@ -1,16 +1,16 @@
 """What the history of calls advises, rule by rule."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.advise.advice import LEAST, Advice, Change, Confidence, confidence, ordered
+from paceline.advise.advice import LEAST, Change, Confidence, confidence, ordered
 from paceline.advise.advisor import advise
 from paceline.advise.calls import NS, by_callee
 from paceline.advise.concurrency import waited_ns
@@ -26,10 +26,19 @@ from paceline.home import Home
 from paceline.runtime import Runtime
 from paceline.settings import Settings
 from paceline.testing.virtual_time import VirtualClock, run
-from tests.recorded import row
+from tests.advised_calls import Calls, Scene, advised
 
 READ = Declared(effect=EffectKind.READ, cacheable=True, ttl_s=60.0)
 UNCACHED = Declared(effect=EffectKind.READ, cacheable=True, ttl_s=0.0)
+ECHO = Calls({"error_type": "builtins.TimeoutError"})
+call, answer, timed_out = ECHO.call, ECHO.answer, ECHO.timed_out
+repeats, expiries, changes, late, flaky = (
+    ECHO.repeats,
+    ECHO.expiries,
+    ECHO.changes,
+    ECHO.late,
+    ECHO.flaky,
+)
 OVERLOADED: dict[str, Any] = {
     "category": Category.EXHAUSTED,
     "error_type": "paceline.errors.OverloadedError",
@@ -38,61 +47,10 @@ OVERLOADED: dict[str, Any] = {
 }
 
 
-def call(at_s: float, asked: str = "a", said: str = "A", **fields: Any) -> Record:
-    """A call of `echo` that was executed in a second and ended then, save what is said of it."""
-    took_ns = round(fields.pop("took_s", 1.0) * NS)
-    queue_ns = round(fields.pop("queue_s", 0.0) * NS)
-    shape = {
-        "input_hash": asked,
-        "output_hash": None if fields.get("category") else said,
-        "output_bytes": 100,
-        "execute_ns": took_ns,
-        "queue_ns": queue_ns,
-        "total_ns": took_ns + queue_ns,
-        "instance": "local:1",
-    }
-    at_ns = VirtualClock.EPOCH_NS + round(at_s * NS)
-    return row(fields.pop("id", f"c{at_s}"), at_ns, **(shape | fields))
-
-
-def answer(at_s: float, asked: str = "a", said: str = "A", **fields: Any) -> Record:
-    """One that was answered from memory, unless another place is named."""
-    return call(at_s, asked, said, took_s=0.001, attempts=0, **({"source": Source.HOT} | fields))
-
-
 def known(settings: dict[str, dict[str, object]] | None = None, **declared: Any) -> Known:
     """What is known of `echo`, which reads, with results valid for a minute, save what is said."""
     echo = msgspec.structs.replace(READ, **declared)
     return Known(load(environ={}, overrides=settings or {}), {"echo": echo})
-
-
-def advised(records: Sequence[Record], by: Known) -> dict[str, Advice]:
-    return {advice.rule: advice for advice in advise(records, by).advice}
-
-
-class Scene(NamedTuple):
-    """A history in which something is seen so many times, and what is to be advised then."""
-
-    rule: str
-    records: Callable[[int], list[Record]]
-    known: Known
-    changes: tuple[Change, ...]
-
-
-def repeats(n: int) -> list[Record]:
-    return [call(100 * i) for i in range(n + 1)]
-
-
-def expiries(n: int) -> list[Record]:
-    return [each for i in range(n + 1) for each in (call(200 * i), answer(200 * i + 10))]
-
-
-def changes(n: int) -> list[Record]:
-    return [
-        each
-        for i in range(n + 1)
-        for each in (call(90 * i, said=f"{i}"), answer(90 * i + 9, said=f"{i}"))
-    ]
 
 
 def evictions(n: int) -> list[Record]:
@@ -126,28 +84,9 @@ def rejected(n: int) -> list[Record]:
     return ran + [call(49.1, f"r{i}", took_s=0, **OVERLOADED) for i in range(n)]
 
 
-def late(n: int) -> list[Record]:
-    good = [call(10 * i, f"{i}", took_s=3 + i % 2) for i in range(LEAST_FOR_P99)]
-    return good + [timed_out(5_000 + i) for i in range(n)]
-
-
-def timed_out(at_s: float, **fields: Any) -> Record:
-    told: dict[str, Any] = {
-        "category": Category.TIMEOUT,
-        "error_type": "builtins.TimeoutError",
-        "took_s": 5,
-    }
-    return call(at_s, f"{at_s}", **(told | fields))
-
-
 def hanging(n: int) -> list[Record]:
     good = [call(10 * i, f"{i}", took_s=0.05) for i in range(5 * n)]
     return [*good, timed_out(5_000)]
-
-
-def flaky(n: int) -> list[Record]:
-    failed = [call(20 * i, f"{i}", category=Category.NETWORK) for i in range(n)]
-    return failed + [call(20 * i + 10, f"{i}b") for i in range(n)]
 
 
 def rescued(n: int) -> list[Record]:

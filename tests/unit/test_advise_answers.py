@@ -60,6 +60,20 @@ def test_a_run_is_as_quick_as_the_session_allows() -> None:
     assert [run.saved_ns for run in found(events, 1)] == [0]
 
 
+def test_a_long_turn_is_runs_of_what_can_be_known() -> None:
+    """Of a turn with thousands of answers, as many are a run as it is known of whether one needed
+    another, and that takes no time to speak of. (V-38)"""
+    alike = found(one_by_one(*(used("track", n=[number]) for number in range(5_000))))
+    assert {run.answers for run in alike[:-1]} == {17}
+    assert sum(run.answers for run in alike) == 5_000
+    first = used("track", result={"next": "parcel4711"}, n=0)
+    needs = used("track", n="parcel4711")
+    for between in (3, 15, 16, 17, 30):
+        some = [used("track", n=number) for number in range(1, between + 1)]
+        made = found(one_by_one(first, *some, needs))
+        assert between + 2 not in [run.answers for run in made]
+
+
 @pytest.mark.parametrize(
     "between",
     [

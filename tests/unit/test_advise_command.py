@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -309,7 +310,7 @@ def test_sessions_that_cannot_be_read_are_told_of(place: Place, broken: str, cap
         place.home.sessions.write_bytes(b"x" * 5_000)
     else:
         kept(place, sessions=3)
-        with sqlite3.connect(place.home.sessions) as db:
+        with closing(sqlite3.connect(place.home.sessions)) as db, db:
             db.execute("UPDATE entries SET entry = x'00' WHERE session = 1")
     assert show_advice(place, Wanted(agents=[place.cwd / "agents"]), clock=VirtualClock()) == 0
     said = capsys.readouterr()
@@ -331,7 +332,7 @@ MCP = """[mcp.files]
 command = ["files"]
 [mcp.files_old]
 command = ["files"]
-[mcp."my files"]
+[mcp."my \\"files\\""]
 command = ["files"]
 ttl_s = 60
 """
@@ -349,10 +350,10 @@ def test_tools_are_advised_where_they_are_declared(place: Place, capsys: Said) -
         calls("get_hotels", 30, **of_tool),
         calls("files_read", 30, **of_tool),
         calls("files_old_read", 30, **of_tool),
-        calls("my_files_read", 30, **of_tool),
+        calls("my__files__read", 30, **of_tool),
         calls("weather", 30),
     )
-    served = ("files_read", "files_old_read", "my_files_read")
+    served = ("files_read", "files_old_read", "my__files__read")
     habits(place, dict.fromkeys(("get_hotels", *served), EffectKind.READ))
     text = shown(place, capsys)
     assert text.startswith("5 suggestions from 150 calls of 1 agent and 4 tools in the last 7 d")
@@ -360,7 +361,7 @@ def test_tools_are_advised_where_they_are_declared(place: Place, capsys: Said) -
     assert "effect =" not in text
     assert "   set    ttl_s = 3600 in [mcp.files] of the settings\n" in text
     assert "   set    ttl_s = 3600 in [mcp.files_old] of the settings\n" in text
-    assert '   set    ttl_s = 3600 in [mcp."my files"] of the settings\n' in text
+    assert '   set    ttl_s = 3600 in [mcp."my \\"files\\""] of the settings\n' in text
     assert all(len(line) <= 80 for line in text.splitlines())
     told = json.loads(shown(place, capsys, agent="files_read", form="json"))
     (advice,) = told["advice"]

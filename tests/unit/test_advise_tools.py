@@ -2,20 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from paceline.advise.advice import LEAST, Advice, Change, Confidence
+from paceline.advise.advice import LEAST, Change, Confidence
 from paceline.advise.advisor import advise
-from paceline.advise.calls import NS, by_callee
+from paceline.advise.calls import by_callee
 from paceline.advise.declared import Declared, Known
 from paceline.advise.failing import form_of
 from paceline.advise.lifetimes import oldest_s
-from paceline.advise.time_limits import LEAST_FOR_P99
 from paceline.call import EffectKind, Kind, Source
 from paceline.config import load
 from paceline.errors import Category
@@ -28,7 +27,7 @@ from paceline.models.scripted import ScriptedModel
 from paceline.runtime import Runtime
 from paceline.sessions.recorded import answers_of
 from paceline.testing.virtual_time import VirtualClock, run
-from tests.recorded import row
+from tests.advised_calls import Calls, Scene, advised
 
 READS = Declared(effect=EffectKind.READ, cacheable=True, ttl_s=0.0, whole=False)
 """A tool of a program, of which only the effect was learnt."""
@@ -36,29 +35,22 @@ SERVED = Declared(effect=EffectKind.READ, cacheable=True, ttl_s=60.0, timeout_s=
 UNCACHED = replace(SERVED, ttl_s=0.0)
 DROPPED = replace(READS, effect=EffectKind.UNKNOWN)
 
-
-def call(at_s: float, asked: str = "a", said: str = "A", **fields: Any) -> Record:
-    """A call of the tool `look` that was executed in a second and ended then, save what is said."""
-    took_ns = round(fields.pop("took_s", 1.0) * NS)
-    queue_ns = round(fields.pop("queue_s", 0.0) * NS)
-    shape = {
-        "kind": Kind.TOOL,
-        "name": "look",
-        "input_hash": asked,
-        "output_hash": None if fields.get("category") else said,
-        "output_bytes": 100,
-        "execute_ns": took_ns,
-        "queue_ns": queue_ns,
-        "total_ns": took_ns + queue_ns,
-        "instance": "local:1",
-    }
-    at_ns = VirtualClock.EPOCH_NS + round(at_s * NS)
-    return row(fields.pop("id", f"c{at_s}"), at_ns, **(shape | fields))
-
-
-def answer(at_s: float, asked: str = "a", said: str = "A", **fields: Any) -> Record:
-    """One that was answered from memory, unless another place is named."""
-    return call(at_s, asked, said, took_s=0.001, attempts=0, **({"source": Source.HOT} | fields))
+LOOK = Calls(
+    {
+        "error_type": "paceline.errors.CallTimeoutError",
+        "message": "look did not finish within its deadline",
+    },
+    kind=Kind.TOOL,
+    name="look",
+)
+call, answer, timed_out = LOOK.call, LOOK.answer, LOOK.timed_out
+repeats, expiries, changes, late, flaky = (
+    LOOK.repeats,
+    LOOK.expiries,
+    LOOK.changes,
+    LOOK.late,
+    LOOK.flaky,
+)
 
 
 def known(declared: Declared | None, settings: dict[str, dict[str, object]] | None = None) -> Known:
@@ -66,58 +58,9 @@ def known(declared: Declared | None, settings: dict[str, dict[str, object]] | No
     return Known(load(environ={}, overrides=settings or {}), tools=tools)
 
 
-def advised(records: Sequence[Record], by: Known) -> dict[str, Advice]:
-    return {advice.rule: advice for advice in advise(records, by).advice}
-
-
-class Scene(NamedTuple):
-    """A history in which something is seen so many times, and what is to be advised then."""
-
-    rule: str
-    records: Callable[[int], list[Record]]
-    known: Known
-    changes: tuple[Change, ...]
-
-
-def repeats(n: int) -> list[Record]:
-    return [call(100 * i) for i in range(n + 1)]
-
-
-def expiries(n: int) -> list[Record]:
-    return [each for i in range(n + 1) for each in (call(200 * i), answer(200 * i + 10))]
-
-
-def changes(n: int) -> list[Record]:
-    return [
-        each
-        for i in range(n + 1)
-        for each in (call(90 * i, said=f"{i}"), answer(90 * i + 9, said=f"{i}"))
-    ]
-
-
-def late(n: int) -> list[Record]:
-    good = [call(10 * i, f"{i}", took_s=3 + i % 2) for i in range(LEAST_FOR_P99)]
-    return good + [timed_out(5_000 + i) for i in range(n)]
-
-
-def timed_out(at_s: float, **fields: Any) -> Record:
-    told: dict[str, Any] = {
-        "category": Category.TIMEOUT,
-        "error_type": "paceline.errors.CallTimeoutError",
-        "message": "look did not finish within its deadline",
-        "took_s": 5,
-    }
-    return call(at_s, f"{at_s}", **(told | fields))
-
-
 def hanging(n: int) -> list[Record]:
     good = [call(10 * i, f"{i}", took_s=0.05) for i in range(5 * n)]
     return [*good, *(timed_out(5_000 + i) for i in range(n))]
-
-
-def flaky(n: int) -> list[Record]:
-    failed = [call(20 * i, f"{i}", category=Category.NETWORK) for i in range(n)]
-    return failed + [call(20 * i + 10, f"{i}b") for i in range(n)]
 
 
 def rejected(n: int) -> list[Record]:
@@ -285,6 +228,14 @@ def test_ends_that_differ_are_no_limit() -> None:
     assert "time_limit_long" not in advised([*quick, *of_turns], known(READS))
 
 
+def test_ends_in_no_time_are_no_limit() -> None:
+    """Time-outs that took no time that could be measured came to no limit of their tool. (V-38)"""
+    at_once = [timed_out(9_000 + i, took_s=0) for i in range(50)]
+    assert "time_limit_long" in advised([*hanging(50), *at_once[:9]], known(READS))
+    quick = [call(10 * i, f"{i}", took_s=0.05) for i in range(200)]
+    assert not advised([*quick, *at_once], known(READS)).keys() - {"failing"}
+
+
 def test_a_limit_of_a_server_is_that_of_all_its_tools() -> None:
     """Who is told to change the time limit of a server is told whose it is besides. (V-38)"""
     assert "all tools of files" in advised(late(50), known(SERVED))["time_limit_short"].first
@@ -364,6 +315,7 @@ def test_a_rare_failure_is_no_reason() -> None:
         ('/tmp/a.txt: "x y" is\n  missing', "… … is missing"),
         ("", ""),
         ("a" * 200, "a" * 99 + "…"),
+        ("'a'/b1 c2:'d' \"e\"f `g`7", "…… … …f ……"),
     ],
 )
 def test_messages_that_say_the_same_have_one_form(message: str, form: str) -> None:
@@ -444,11 +396,14 @@ def test_calls_of_sessions_have_places_of_their_own() -> None:
 
 
 def test_no_rule_is_of_models() -> None:
-    """Models fail and repeat themselves as tools do, and no rule of tools says so. (V-38)"""
+    """Models fail, repeat themselves and refuse calls as tools do, and no rule of tools says so. (V-38)"""
     everything = [*repeats(50), *flaky(50), *in_sessions(50), *hanging(50)]
     records = [replace(one, kind=Kind.MODEL) for one in everything]
     found = advise(records, Known())
     assert (found.advice, found.calls, found.agents, found.tools) == ((), 0, 0, 0)
+    at_limit = "model look is at its limit of 2 at once"
+    refused = [replace(one, kind=Kind.MODEL, message=at_limit) for one in rejected(50)]
+    assert advise(refused, Known()).advice == ()
 
 
 def test_a_tool_and_an_agent_of_one_name_are_two() -> None:

@@ -29,9 +29,16 @@ ROOT = Path(__file__).parents[2]
 HOME = "PACELINE_HOME to a directory on another disk."
 
 
-def space(free: int, files: int = 1, all_files: int = 9) -> Callable[[object], SimpleNamespace]:
+def space(
+    free: int, files: int = 1, all_files: int = 9, *, blocks: int = 9, flag: int = 0
+) -> Callable[[object], SimpleNamespace]:
     return lambda _: SimpleNamespace(
-        f_bavail=free // 4096, f_frsize=4096, f_favail=files, f_files=all_files
+        f_blocks=blocks,
+        f_bavail=free // 4096,
+        f_frsize=4096,
+        f_favail=files,
+        f_files=all_files,
+        f_flag=flag,
     )
 
 
@@ -43,6 +50,9 @@ def space(free: int, files: int = 1, all_files: int = 9) -> Callable[[object], S
         (space(1024**2), False),
         (space(1024**2, files=0), True),
         (space(1024**2, files=0, all_files=0), False),  # a file system that does not count them
+        (space(0, files=0, blocks=0), False),  # nor blocks
+        (space(0, files=0, flag=os.ST_RDONLY), False),  # an image, which is always full
+        (space(0, flag=os.ST_NOSUID), True),
     ],
 )
 def test_a_full_disk_is_known(
@@ -51,7 +61,8 @@ def test_a_full_disk_is_known(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A disk is full where there is hardly any space left, or room for no file."""
+    """A disk is full where there is hardly any space left, or room for no file; not where that is not
+    counted, nor where nothing can be written anyway."""
     monkeypatch.setattr(os, "statvfs", there)
     assert is_full(tmp_path) is expected
 

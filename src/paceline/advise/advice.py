@@ -55,11 +55,11 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of advice.
 
     `agent` is whom it is about, by name: an agent, or a tool where `kind` says so; None for all
-    together, and for several `tools`. `changes` are empty where no setting can do it. `first` is what has to be true before it
-    may be followed; empty if nothing. `evidence` are the figures behind it, named with their
-    units (`_s`, `_bytes`, `_usd`; the rest are counts, and shares 0..1). `saved_s` and `saved_usd`
-    are what it would have saved in the time that was looked at: seconds that callers waited, and
-    US dollars.
+    together, and for several `tools`. `changes` are empty where no setting can do it. `first` is what
+    has to be true before it may be followed; empty if nothing. `evidence` are the figures behind it,
+    named with their units (`_s`, `_bytes`, `_usd`; the rest are counts, and shares 0..1). `saved_s` and
+    `saved_usd` are what it would have saved in the time that was looked at: seconds that callers
+    waited, and US dollars.
     """
 
     rule: Rule

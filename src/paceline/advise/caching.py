@@ -177,7 +177,7 @@ def ttl_long(callee: Callee, known: Known) -> Iterator[Advice]:
 
 
 def cache_off(callees: Sequence[Callee], known: Known) -> Iterator[Advice]:
-    """The cache is turned off, and agents whose results may be cached did things again."""
+    """The cache is turned off, and agents or tools whose results may be cached did things again."""
     if known.settings.cache.enabled:
         return
     may = [callee for callee in callees if known.of(callee).cached]
@@ -190,7 +190,7 @@ def cache_off(callees: Sequence[Callee], known: Known) -> Iterator[Advice]:
         rule="cache_off",
         agent=None,
         what="turn the cache on",
-        why=f"{hits:,} of {done:,} executions of agents that may be cached were asked again while"
+        why=f"{hits:,} of {done:,} executions that may be cached were asked again while"
         f" a result was valid, and {hits - wrong:,} of them returned the same",
         changes=(Change("settings", "cache.enabled", value=True),),
         evidence={"executions": done, "repeated": hits, "same": hits - wrong},

@@ -72,6 +72,8 @@ def _limits(callees: Sequence[Callee], known: Known) -> Iterator[_Limit]:
         if call.error_type == _OVERLOADED and not call.attempts:
             refused[(call.message or "").partition(" is at its limit")[0]].append(call)
     for callee in callees:
+        if callee.kind is Kind.MODEL:
+            continue  # its limit is no declaration
         name = f"{callee.kind} {callee.name}"
         capacity = known.of(callee).max_concurrency or _stated(refused[name])
         if capacity is not None:

@@ -18,7 +18,10 @@ __all__ = ["failing", "form_of", "misused"]
 _LEAST_SHARE: Final = 0.05
 """Of the executions, at the lower end of the interval: fewer are not worth a change."""
 _LONGEST: Final = 100
-_VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\S*[/\\]\S+|\S*\d\S*")
+_VARYING: Final = re.compile(
+    # The look behind keeps this linear: a word is only looked through from where it begins.
+    r"'[^']*'|\"[^\"]*\"|`[^`]*`|(?<![^\s'\"`])(?:\S*[/\\]\S+|\S*\d\S*)"
+)
 """What differs between messages that say the same: what is quoted, paths, whatever has digits."""
 _MEND: Final = {
     Category.AUTHENTICATION: "give it the credentials that it needs",

@@ -80,8 +80,8 @@ def _attempts(callee: Callee, known: Known) -> tuple[Change, int]:
 
 
 def stale_if_error(callee: Callee, known: Known) -> Iterator[Advice]:
-    """Failures of the moment of a cached agent (a tool has no such option) that had returned a result for the same not long
-    before."""
+    """Failures of the moment of a cached agent that had returned a result for the same not long before;
+    a tool has no such option."""
     declared = known.of(callee)
     agent = callee.kind is Kind.AGENT
     if not agent or not known.settings.cache.enabled or not declared.cached or declared.per_call:

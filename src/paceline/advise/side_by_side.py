@@ -1,5 +1,6 @@
 """Tools that were asked for one after the other, and could have been in one answer."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
@@ -8,8 +9,8 @@ from typing import Final, NamedTuple, final
 from paceline.advise.advice import LEAST, Advice, Confidence, confidence
 from paceline.advise.answers import Event, Use, until_done_ns
 from paceline.advise.calls import NS
-from paceline.predict.events import Called, Said, Step
-from paceline.predict.groups import Turn
+from paceline.predict.events import Said, Step
+from paceline.predict.groups import MOST_CALLS, Turn
 
 __all__ = ["Group", "Run", "runs", "side_by_side"]
 
@@ -88,7 +89,7 @@ def runs(events: Iterable[Event], groups: Iterable[Group], at_once: int) -> Iter
             yield from run.close(at_once)
             run = _Open()
         if run.takes(uses, free):
-            run.answers.append(uses)
+            run.add(uses)
     yield from run.close(at_once)
 
 
@@ -97,30 +98,34 @@ class _Open:
     """A run that may go on."""
 
     def __init__(self) -> None:
-        self.answers: list[list[Use]] = []
-
-    @property
-    def names(self) -> set[str]:
-        return {use.name for uses in self.answers for use in uses}
+        self.names: set[str] = set()
+        self._answers: list[list[Use]] = []
+        self._asked: set[tuple[str, str]] = set()
 
     def takes(self, uses: Sequence[Use], free: set[frozenset[str]]) -> bool:
         """Whether an answer can be part of it."""
         if not uses or any(use.call is None or use.call.failed for use in uses):
             return False
-        before = [use for answer in self.answers for use in answer]
-        asked = [(use.name, _arguments(use.call)) for use in before]
-        return all(frozenset((old.name, use.name)) in free for old in before for use in uses) and (
-            all((use.name, _arguments(use.call)) not in asked for use in uses)
-        )
+        if (
+            sum(map(len, self._answers)) > MOST_CALLS
+        ):  # of the first it is known no more who needed them
+            return False
+        named = {use.name for use in uses}
+        apart = all(frozenset((old, new)) in free for old in self.names for new in named)
+        return apart and self._asked.isdisjoint(map(_asked, uses))
+
+    def add(self, uses: list[Use]) -> None:
+        self.names.update(use.name for use in uses)
+        self._asked.update(map(_asked, uses))
+        self._answers.append(uses)
 
     def close(self, at_once: int) -> Iterator[Run]:
-        if len(self.answers) > 1:
-            apart = sum(
-                until_done_ns([use.took_ns for use in uses], at_once) for uses in self.answers
-            )
-            together = [use.took_ns for uses in self.answers for use in uses]
+        answers = self._answers
+        if len(answers) > 1:
+            apart = sum(until_done_ns([use.took_ns for use in uses], at_once) for uses in answers)
+            together = [use.took_ns for uses in answers for use in uses]
             saved_ns = apart - until_done_ns(together, at_once)
-            yield Run(len(self.answers), frozenset(self.names), max(0, saved_ns))
+            yield Run(len(answers), frozenset(self.names), max(0, saved_ns))
 
 
 def _together(found: Sequence[Run], groups: Sequence[Group]) -> Iterator[tuple[Group, list[Run]]]:
@@ -150,8 +155,10 @@ def _step(uses: Sequence[Use]) -> Step:
     return Step(tuple(use.call for use in uses if use.call is not None))
 
 
-def _arguments(call: Called | None) -> object:
-    return None if call is None else call.arguments
+def _asked(use: Use) -> tuple[str, str]:
+    """What it asks for; the same text for the same arguments."""
+    given = None if use.call is None else use.call.arguments
+    return use.name, json.dumps(given, sort_keys=True)
 
 
 def _listed(names: Sequence[str]) -> str:

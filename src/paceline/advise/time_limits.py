@@ -139,7 +139,7 @@ def _seen_s(calls: Sequence[Record], known: Known) -> float:
     ends = [_each_ns(call) for call in calls if executed(call) and call.trouble is Category.TIMEOUT]
     middle_ns = median(ends) if ends else 0
     there = [end for end in ends if _FIRED * middle_ns <= end <= middle_ns / _FIRED]
-    if len(there) < max(LEAST, _MOSTLY * len(ends)):
+    if not middle_ns or len(there) < max(LEAST, _MOSTLY * len(ends)):
         return known.settings.chat.tool_timeout_s
     return float(f"{min(there) / NS:.3g}")
 

@@ -1,5 +1,6 @@
 """`paceline advise`: what to change, by what was recorded and what was learnt."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ _LABEL: Final = 7
 _MAY_ASK: Final = (
     "Never needed one another in any session, so a model may ask for them in one answer:"
 )
-_BARE: Final = re.compile(r"[A-Za-z0-9_-]*")
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 """A name that needs no quotes in TOML."""
 
 
@@ -158,9 +159,9 @@ def _setting(change: Change) -> str:
     if change.where != "settings":
         return f"{change.name} = {shown} in the {change.where}"
     section, _, key = change.name.rpartition(".")
-    table, _, name = section.partition(".")
-    if not _BARE.fullmatch(name):
-        section = f'{table}."{name}"'
+    table, dot, name = section.partition(".")
+    if dot and not _BARE.fullmatch(name):
+        section = f"{table}.{json.dumps(name, ensure_ascii=False)}"  # as TOML writes it
     return f"{key} = {shown} in [{section}] of the settings"
 
 
