@@ -1,14 +1,14 @@
 """Calls that never depend on one another: what may run side by side, learnt from sessions.
 
 One call depends on another if an argument of it stands in the other's result and nothing that was
-there before has it. Two tools are independent once they were called in the same turn often enough
+there before has it, or in that of a third call that depends on the other. Two tools are independent once they were called in the same turn often enough
 and neither ever depended on the other.
 """
 
 import re
 from collections.abc import Callable, Iterator
 from itertools import combinations
-from typing import Final, TypeAlias, final
+from typing import Final, NamedTuple, TypeAlias, final
 
 import msgspec
 
@@ -17,16 +17,27 @@ from paceline.predict.bounded import Bounded
 from paceline.predict.events import Event, Said
 from paceline.predict.values import is_list, is_object
 
-__all__ = ["ParallelGroups", "Turn"]
+__all__ = ["MOST_CALLS", "ParallelGroups", "Turn"]
 
+MOST_CALLS: Final = 16
+"""Of one turn, the last, that are looked at for what a call needed."""
 _OFTEN: Final = 3  # times in one turn
 _MOST_PAIRS: Final = 10_000
-_MOST_CALLS: Final = 16  # of one turn that are looked at
 _MOST_VALUES: Final = 2_000
 _SHORTEST: Final = 2  # letters of a value that can be told from chance
 _WORD: Final = re.compile(r"[\w.@#-]{2,}")
 
 Pair: TypeAlias = tuple[str, str]
+
+
+class _Made(NamedTuple):
+    """A call of the turn: its number in it, the values that were new in its result, and the numbers of
+    all that it depends on."""
+
+    number: int
+    name: str
+    gave: set[str]
+    needed: frozenset[int]
 
 
 class _Together(msgspec.Struct, gc=False):
@@ -52,29 +63,37 @@ class Turn:
 
     def __init__(self) -> None:
         self._known: set[str] = set()
-        self._made: list[tuple[str, set[str]]] = []
+        self._made: list[_Made] = []
 
     def hear(self, event: Event) -> Iterator[tuple[str, str, bool]]:
         """Moves on; gives each pair of an earlier call of the turn and one of this step, and
         whether that one needed the earlier."""
         if isinstance(event, Said):
             if event.by_user:
-                for _, gave in self._made:
-                    self._keep(gave)
+                for each in self._made:
+                    self._keep(each.gave)
                 self._made = []
                 self._keep(set(_WORD.findall(event.text)))
             return
-        made: list[tuple[str, set[str]]] = []
-        for call in event.calls:
-            needed = _values(call.arguments) - self._known
-            for name, gave in self._made:
-                yield name, call.name, not needed.isdisjoint(gave)
-            for name, _ in made:
-                yield name, call.name, False
-            made.append((call.name, _values(call.result) - self._known))
-        for call in event.calls:
-            self._keep(_values(call.arguments))
-        self._made = (self._made + made)[-_MOST_CALLS:]
+        made: list[_Made] = []
+        number = self._made[-1].number + 1 if self._made else 0
+        taken = [_values(call.arguments) - self._known for call in event.calls]
+        for place, call in enumerate(event.calls):
+            needed = self._needed(taken[place])
+            for each in self._made:
+                yield each.name, call.name, each.number in needed
+            for each in made:
+                yield each.name, call.name, False
+            gave = _values(call.result) - self._known
+            made.append(_Made(number + place, call.name, gave, needed))
+        for values in taken:
+            self._keep(values.difference(*(each.gave for each in self._made)))
+        self._made = (self._made + made)[-MOST_CALLS:]
+
+    def _needed(self, values: set[str]) -> frozenset[int]:
+        """The calls that gave one of the values, and what those depend on."""
+        gave = [each for each in self._made if not values.isdisjoint(each.gave)]
+        return frozenset[int]().union(*({each.number} | each.needed for each in gave))
 
     def _keep(self, values: set[str]) -> None:
         if len(self._known) + len(values) > _MOST_VALUES:

@@ -58,10 +58,12 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class _Launch(msgspec.Struct, frozen=True, gc=False):
-    """One that nobody has used yet. `doubt` is what it takes of that which a tool may lose in all
-    circles; nothing where it is paid for by what was earned, and then `open_s` is what it costs."""
+    """One that nobody has used yet. `standing` is that of its place when it was launched, which may be
+    forgotten by now. `doubt` is what it takes of that which a tool may lose in all circles; nothing
+    where it is paid for by what was earned, and then `open_s` is what it costs."""
 
-    place: Place
+    tool: str
+    standing: Standing
     at_ns: int
     takes_s: float
     usd: float
@@ -128,22 +130,6 @@ class Ledger:
         total.real += 1
         total.recall.add(self._decay, right=foreseen)
 
-    def worth(
-        self,
-        tool: str,
-        probability: float,
-        *,
-        takes_s: float,
-        lead_s: float,
-        usd: float = 0.0,
-        circle: str = "",
-    ) -> bool:
-        """Whether to launch a call that comes true with this probability, takes `takes_s` seconds and
-        costs `usd`, `lead_s` seconds before it will be asked for."""
-        return not self.objection(
-            tool, probability, takes_s=takes_s, lead_s=lead_s, usd=usd, circle=circle
-        )
-
     def objection(
         self,
         tool: str,
@@ -154,7 +140,8 @@ class Ledger:
         usd: float = 0.0,
         circle: str = "",
     ) -> str:
-        """Why it is not worth it, in words; nothing if it is."""
+        """Why not to launch a call that comes true with this probability, takes `takes_s` seconds and
+        costs `usd`, `lead_s` seconds before it will be asked for, in words; nothing if it is worth it."""
         now_ns = self._settle()
         whole = self._cost(takes_s, usd)
         saving, cost = probability * min(takes_s, lead_s), (1 - probability) * whole
@@ -185,8 +172,8 @@ class Ledger:
         cost. `id_` is its own."""
         now_ns = self._settle()
         takes_s, usd = _amount(takes_s), _amount(usd)
-        place, total = Place(circle, tool), self._accounts.total(tool)
-        standing = self._accounts.use(place, now_ns)
+        total = self._accounts.total(tool)
+        standing = self._accounts.use(Place(circle, tool), now_ns)
         total.launched += 1
         standing.launched(takes_s, 1 - self._decay, now_ns)
         cost, doubt, open_s = self._cost(takes_s, usd), 0.0, 0.0
@@ -198,7 +185,9 @@ class Ledger:
         total.doubted(doubt, now_ns)
         if len(self._fresh) >= _MOST_PENDING:
             self._age(next(iter(self._fresh)))
-        self._fresh[id_] = _Launch(place, at_ns, takes_s, usd, standing.epoch, doubt, open_s)
+        self._fresh[id_] = _Launch(
+            tool, standing, at_ns, takes_s, usd, standing.epoch, doubt, open_s
+        )
 
     def used(self, id_: str, saved_s: float) -> None:
         """A real call asked for it, and waited so many seconds less. Counts once."""
@@ -207,12 +196,9 @@ class Ledger:
         if launch is None:
             return
         saved_s = _amount(saved_s)
-        total = self._accounts.total(launch.place.tool)
+        total, standing = self._accounts.total(launch.tool), launch.standing
         total.used += 1
         total.saved_s += saved_s
-        standing = self._accounts.find(launch.place)
-        if standing is None:
-            return
         if launch.doubt:
             total.doubted(-standing.share(saved_s), now_ns)
         if launch.epoch == standing.epoch:
@@ -222,10 +208,10 @@ class Ledger:
         """It was not run after all."""
         launch = self._taken(id_, right=None)
         if launch is not None:
-            self._accounts.total(launch.place.tool).launched -= 1
-            if (found := self._accounts.find(launch.place)) is not None:
-                found.account.launched -= 1
-                found.try_again(launch.epoch)
+            total = self._accounts.total(launch.tool)
+            total.launched = max(0, total.launched - 1)  # it may be another one by now
+            launch.standing.account.launched -= 1
+            launch.standing.try_again(launch.epoch)
 
     def gone(self, id_: str) -> None:
         """Nobody will use it any more: it expired, a write made it stale, its session is over."""
@@ -240,12 +226,19 @@ class Ledger:
         launch = self._taken(id_, right=None)
         if launch is None:
             return
-        total = self._accounts.total(launch.place.tool)
+        total = self._accounts.total(launch.tool)
         total.cancelled += 1
         total.wasted_s += min(max(0, now_ns - launch.at_ns) / _NS, launch.takes_s)
         total.wasted_usd += launch.usd
-        if (found := self._accounts.find(launch.place)) is not None:
-            found.try_again(launch.epoch)
+        launch.standing.try_again(launch.epoch)
+
+    def end(self) -> bool:
+        """Nobody will be heard of any more: what was not used so far is in vain. Whether there was any."""
+        self._settle()
+        unused = list(self._fresh)
+        for id_ in unused:
+            self._age(id_)
+        return bool(unused)
 
     def figures(self) -> Mapping[str, Figures]:
         """By tool, of all circles together; one that is off somewhere is off."""
@@ -312,12 +305,12 @@ class Ledger:
         if len(self._late) >= _MOST_PENDING:
             del self._late[next(iter(self._late))]
         launch = self._late[id_] = self._fresh.pop(id_)
-        total = self._accounts.total(launch.place.tool)
+        total, standing = self._accounts.total(launch.tool), launch.standing
         total.precision.add(self._decay, right=False)
         total.wasted_s += launch.takes_s
         total.wasted_usd += launch.usd
-        standing = self._known(launch)
-        if standing is not None and launch.epoch == standing.epoch:
+        standing.known(launch.open_s)
+        if launch.epoch == standing.epoch:
             cost = self._cost(launch.takes_s, launch.usd)
             standing.lose(cost, self._clock.monotonic_ns(), self._rng)
 
@@ -327,10 +320,10 @@ class Ledger:
         launch = self._late.pop(id_, None) if late else self._fresh.pop(id_)
         if launch is None:
             return None
-        total = self._accounts.total(launch.place.tool)
+        total, standing = self._accounts.total(launch.tool), launch.standing
         total.doubted(-launch.doubt, self._clock.monotonic_ns())
         if not late:
-            self._known(launch)
+            standing.known(launch.open_s)
             if right is not None:
                 total.precision.add(self._decay, right=right)
             return launch
@@ -338,18 +331,9 @@ class Ledger:
         total.wasted_usd = max(0.0, total.wasted_usd - launch.usd)
         if right:
             total.precision.correct()
-        standing = self._accounts.find(launch.place)
-        if standing is not None and launch.epoch == standing.epoch:
+        if launch.epoch == standing.epoch:
             standing.not_lost(self._cost(launch.takes_s, launch.usd))
         return launch
-
-    def _known(self, launch: _Launch) -> Standing | None:
-        """Where one belongs that is fresh no more; None if that was forgotten."""
-        standing = self._accounts.find(launch.place)
-        if standing is not None:
-            standing.fresh = max(0, standing.fresh - 1)
-            standing.open_s = max(0.0, standing.open_s - launch.open_s)
-        return standing
 
     # -- figures ------------------------------------------------------------------------------
 

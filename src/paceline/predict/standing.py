@@ -93,6 +93,11 @@ class Standing:
         if account.off and self._may_probe(now_ns):
             self._probes += 1
 
+    def known(self, open_s: float) -> None:
+        """What became of one that cost so much of what was earned."""
+        self.fresh -= 1
+        self.open_s = max(0.0, self.open_s - open_s)
+
     def try_again(self, epoch: int) -> None:
         """One of this epoch says nothing of its tool: it may be made once more."""
         if self.account.off and epoch == self.epoch:

@@ -26,8 +26,9 @@ class Talk:
         self._clock = clock
 
     def suppose(self, text: str) -> SupposedTurn | None:
-        """The turn that this message would begin now; None in a session that is not open."""
+        """The turn that this message would begin now; None in a session that is not open, and where
+        something else comes next."""
         session = self._session()
-        if session is None:
+        if session is None or not session.awaits_message:
             return None
         return SupposedTurn(session.conversation, text, clock=self._clock)

@@ -11,7 +11,7 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, cast, final
 
@@ -22,7 +22,7 @@ from paceline.clock import Clock
 from paceline.disk_space import full, storage_error
 from paceline.errors import Category, CodecError, CorruptStoreError, StorageError
 
-__all__ = ["MOST_BYTES", "KeptPredictions", "Learnt", "peek"]
+__all__ = ["MOST_BYTES", "KeptPredictions", "Learnt", "packed", "peek"]
 
 MOST_BYTES: Final = 64 * 1024**2
 """More is not written: 10,000 patterns take some 5 MB."""
@@ -94,7 +94,7 @@ class KeptPredictions:
         EXHAUSTED on a full disk and for more than may be kept, and then the file stays as it was;
         CodecError for what is no plain data.
         """
-        content = _encoded(_Document(predictor, ledger, effects, messages))
+        content = packed(_Document(predictor, ledger, effects, messages))
         with self._alone():
             forgot_ns = self._forgot_ns()
             if forgot_ns > self._since_ns:
@@ -109,7 +109,7 @@ class KeptPredictions:
         full that not even this can be written. Raises as `save`; nothing is left behind on a full
         disk as well, as that needs no space.
         """
-        content = _encoded(_Document(None, None, {}) if left is None else _document(left))
+        content = packed(_Document(None, None, {}) if left is None else _document(left))
         with self._alone():
             forgot_ns = max(self._clock.wall_ns(), self._forgot_ns() + 1)
             if left is None:
@@ -272,12 +272,13 @@ def _document(learnt: Learnt) -> _Document:
     return _Document(learnt.predictor, learnt.ledger, learnt.effects, learnt.messages)
 
 
-def _encoded(document: _Document) -> bytes:
+def packed(data: object) -> bytes:
+    """Plain data in the form of the file. Raises CodecError for what is none."""
     try:
         try:
-            return msgspec.msgpack.encode(document)
+            return msgspec.msgpack.encode(data)
         except (OverflowError, UnicodeEncodeError):  # one value of many, which must not cost all
-            return msgspec.msgpack.encode(_portable(msgspec.to_builtins(document)))
+            return msgspec.msgpack.encode(_portable(msgspec.to_builtins(data)))
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise CodecError(
             f"what was learnt cannot be kept: {exc}",
@@ -291,8 +292,8 @@ def _portable(data: object) -> object:
     if isinstance(data, dict):
         items = cast("dict[object, object]", data).items()
         return {_portable(key): _portable(value) for key, value in items}
-    if isinstance(data, list):
-        return [_portable(part) for part in cast("list[object]", data)]
+    if isinstance(data, (list, tuple)):
+        return [_portable(part) for part in cast("Sequence[object]", data)]
     if isinstance(data, int) and data not in _INTEGERS:
         return str(data)
     return data.encode(errors="backslashreplace").decode() if isinstance(data, str) else data

@@ -11,6 +11,7 @@ from paceline.errors import CodecError
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.events import Called, Said, Step
 from paceline.predict.predictor import PerformancePredictor, Session
+from paceline.speculation.kept import packed
 from paceline.speculation.learnt import learnt_of
 from paceline.speculation.scopes import lasting
 
@@ -110,7 +111,7 @@ def fitting(saved: object, most_bytes: int = MOST_BYTES) -> object:
     kept: dict[str, object] = {}
     left = most_bytes
     for scope, each in reversed(scopes.items()):
-        left -= len(msgspec.msgpack.encode(each))
+        left -= len(packed(each))
         if left < 0:
             break
         kept[scope] = each

@@ -148,6 +148,7 @@ class Predictions:
             self._timer = None
         if self._writing is not None:
             await self._writing
+        self._unwritten = self._ledger.end() or self._unwritten
         await self._write()
 
     def _news(self) -> None:

@@ -54,6 +54,30 @@ def test_one_dependence_is_enough() -> None:
     assert ("b", "c") in groups(*[APART] * 9, needs)
 
 
+def test_a_dependence_goes_through_others() -> None:
+    """A tool that takes from what was found with another one's result is not beside that one, either.
+    (S2-10)"""
+    chain: list[Event] = [
+        Said("where is 4711"),
+        step("a", {"parcel": 9876}, order=4711),
+        step("b", {"city": "Oslo"}, parcel=9876),
+        step("c", {"sky": "rain"}, city="Oslo"),
+    ]
+    assert groups(*[chain] * 3) == []
+    assert learnt(*[chain] * 3).needs("c", "a")
+
+
+def test_a_value_comes_from_a_result_however_often_it_is_used() -> None:
+    """Of several tools that take the same value from one result each is known to need it. (S2-10)"""
+    fan: list[Event] = [
+        Said("where is 4711"),
+        step("a", {"parcel": 9876}, order=4711),
+        step("b", {"city": "Oslo"}, parcel=9876),
+        step("c", {"weight": 77}, parcel=9876),
+    ]
+    assert groups(*[fan] * 3) == [("b", "c")]
+
+
 def test_a_value_that_was_there_before_is_no_dependence() -> None:
     """A value that the user gave depends on no result that repeats it. (S2-10)"""
     repeats: list[Event] = [

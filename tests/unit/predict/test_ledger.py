@@ -6,60 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from paceline.errors import CodecError
-from paceline.predict.ledger import Figures, Ledger
-from paceline.testing.virtual_time import VirtualClock
-
-ONE: dict[str, Any] = {"takes_s": 1.0, "lead_s": 3.5}
-
-
-class Launches:
-    """A ledger, and launches of it that come true or do not."""
-
-    def __init__(self, **options: Any) -> None:
-        self.clock = VirtualClock()
-        self.ledger = Ledger(self.clock, rng=random.Random(1), **options)
-        self.made = 0
-
-    def launch(
-        self, *, takes_s: float = 1.0, usd: float = 0.0, chance: float = 0.9, circle: str = ""
-    ) -> str:
-        """The id of one if it is worth it, else nothing."""
-        worth = self.ledger.worth("t", chance, takes_s=takes_s, lead_s=3.5, usd=usd, circle=circle)
-        if not worth:
-            return ""
-        self.made += 1
-        at_ns = self.clock.monotonic_ns()
-        self.ledger.launched(str(self.made), "t", at_ns, takes_s, usd, circle=circle)
-        return str(self.made)
-
-    def right(self, saved_s: float = 1.0, circle: str = "") -> bool:
-        """One that is used."""
-        if id_ := self.launch(circle=circle):
-            self.ledger.used(id_, saved_s)
-        return bool(id_)
-
-    def wrong(self, **options: Any) -> bool:
-        """One that is not."""
-        if id_ := self.launch(**options):
-            self.ledger.gone(id_)
-        return bool(id_)
-
-    def until_off(self, circle: str = "") -> int:
-        """How many in vain turn it off."""
-        count = 0
-        while self.wrong(circle=circle):
-            count += 1
-        return count
-
-    @property
-    def figures(self) -> Figures:
-        return self.ledger.figures()["t"]
-
-    def is_off(self) -> bool:
-        return self.figures.state == "off"
+from tests.unit.predict.launches import ONE, Drift, Launches, Step, steps
 
 
 @pytest.mark.parametrize(
@@ -84,7 +33,6 @@ def test_a_launch_is_worth_what_it_saves_by_expectation(
     """A launch is worth it if it saves more than it costs by expectation: of a free call from a
     probability of 0.15, of others the later, the more they cost and the less there is to save. (S2-40)"""
     ledger = Launches().ledger
-    assert ledger.worth("t", probability, **options) is worth
     assert bool(ledger.objection("t", probability, **options)) is not worth
 
 
@@ -92,8 +40,8 @@ def test_money_counts_by_what_waiting_is_worth() -> None:
     """Who would pay more for an hour launches dearer calls, and who would pay nothing none. (S2-40)"""
     for usd_an_hour, most in ((2.0, 0.0004), (20.0, 0.004), (200.0, 0.04), (0.0, 0.0)):
         ledger = Launches(usd_an_hour=usd_an_hour).ledger
-        assert ledger.worth("t", 0.5, **ONE, usd=most)
-        assert not ledger.worth("t", 0.5, **ONE, usd=2 * most + 1e-6)
+        assert not ledger.objection("t", 0.5, **ONE, usd=most)
+        assert ledger.objection("t", 0.5, **ONE, usd=2 * most + 1e-6)
 
 
 def test_what_came_of_launches_is_counted() -> None:
@@ -144,6 +92,19 @@ def test_a_launch_that_is_not_used_for_long_is_in_vain() -> None:
     made.ledger.gone(third)
     made.ledger.used(third, 0.5)
     assert (made.figures.wasted_s, made.figures.used) == (2, 1)
+
+
+def test_what_is_not_used_at_the_end_is_in_vain() -> None:
+    """At the end what nobody used yet is in vain, and nothing else is. (S2-40)"""
+    made = Launches()
+    assert not made.ledger.end()
+    made.right(0.5)
+    made.launch()
+    assert made.ledger.end()
+    found = made.figures
+    assert (found.launched, found.used, found.wasted_s) == (2, 1, 1)
+    assert found.precision == pytest.approx(0.5, abs=0.01)
+    assert not made.ledger.end()
 
 
 def test_a_tool_that_loses_is_off() -> None:
@@ -205,7 +166,7 @@ def test_pauses_are_not_all_alike() -> None:
     while len(tried) < 40 and made.clock.monotonic_ns() <= 60e9:
         made.clock.advance(1)
         for tool in set(range(40)) - tried:
-            if made.ledger.worth(f"t{tool}", 0.9, **ONE):
+            if not made.ledger.objection(f"t{tool}", 0.9, **ONE):
                 tried.add(tool)
         if made.clock.monotonic_ns() == 29e9:
             assert not tried
@@ -310,66 +271,13 @@ def test_few_are_out_at_once() -> None:
     assert made.launch()
 
 
-Step = tuple[str, float, float, int]
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["launch", "launch", "launch", "used", "gone", "cancelled", "wait"]),
-        st.floats(0.01, 20),
-        st.floats(0, 0.05),
-        st.integers(0, 80),
-    ),
-    max_size=250,
-)
+def most(made: Drift) -> float:
+    """The bound that the ledger names."""
+    t, c = (made.clock.monotonic_ns() - made.since_ns) / 1e9, made.dearest
+    return max(2.7 * made.longest, 6 * c) + 61 * c + 5 * c * (7 + t / 1_800)
 
 
-class Drift(Launches):
-    """Launches of which, from some moment on, none comes true; and what those cost."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: dict[str, float] = {}
-        self.drifted = False
-        self.wasted = self.longest = self.dearest = 0.0
-        self.since_ns = 0
-
-    def play(self, steps: list[Step]) -> None:
-        for what, takes_s, usd, number in steps:
-            if what == "launch":
-                self.make(takes_s, usd)
-            elif what == "wait":
-                self.clock.advance(number)
-            elif self.open:
-                self.end(what, list(self.open)[number % len(self.open)])
-
-    def make(self, takes_s: float, usd: float) -> str:
-        id_ = self.launch(takes_s=takes_s, usd=usd, chance=1.0)
-        if id_:
-            self.open[id_] = cost = 0.18 * takes_s + usd * 180
-            self.longest, self.dearest = max(self.longest, takes_s), max(self.dearest, cost)
-        return id_
-
-    def end(self, how: str, id_: str) -> None:
-        cost = self.open.pop(id_)
-        if self.drifted:
-            self.ledger.gone(id_)
-            self.wasted += cost
-        elif how == "used":
-            self.ledger.used(id_, 1.0)
-        else:
-            (self.ledger.cancelled if how == "cancelled" else self.ledger.gone)(id_)
-
-    def drift(self) -> None:
-        self.ledger.figures()  # counts what is open for long as in vain
-        self.open = {id_: cost for id_, cost in self.open.items() if id_ in self.ledger._fresh}
-        self.drifted, self.since_ns = True, self.clock.monotonic_ns()
-
-    def most(self) -> float:
-        """The bound that the ledger names."""
-        t, c = (self.clock.monotonic_ns() - self.since_ns) / 1e9, self.dearest
-        return max(2.7 * self.longest, 6 * c) + 61 * c + 5 * c * (7 + t / 1_800)
-
-
-@given(STEPS, STEPS)
+@given(steps(), steps())
 def test_drift_costs_no_more_than_it_may(before: list[Step], after: list[Step]) -> None:
     """From the moment at which every prediction is wrong, all launches in vain together cost no more
     than max(2.7 T, 6 c) + 61 c + 5 c (7 + t / 1800), and the tool is off. (S2-40, S2-51)"""
@@ -379,9 +287,9 @@ def test_drift_costs_no_more_than_it_may(before: list[Step], after: list[Step]) 
     made.play(after)
     for _ in range(200):  # and then as much as is allowed
         made.clock.advance(20)
-        while id_ := made.make(made.longest or 1.0, 0.0):
+        while id_ := made.make("c0", made.longest or 1.0, 0.0):
             made.end("gone", id_)
-    assert made.wasted + sum(made.open.values()) <= made.most()
+    assert made.wasted + sum(made.open.values()) <= most(made)
     assert made.is_off()
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.predict.test_ledger import ONE, Launches
+from tests.unit.predict.launches import ONE, Drift, Launches, Step, steps
 
 
 def test_who_is_always_wrong_turns_nothing_off_for_others() -> None:
@@ -47,67 +47,21 @@ def test_one_circle_alone_never_takes_what_all_may_lose(dear: bool, at_once: int
     for second in range(4_000):
         made.clock.advance(1)
         ids = [made.launch(**cost, circle="wrong") for _ in range(at_once)]
-        assert made.ledger.worth("t", 0.999, **ONE, circle="new"), second
+        assert not made.ledger.objection("t", 0.999, **ONE, circle="new"), second
         for id_ in filter(None, ids):
             made.ledger.gone(id_)
 
 
-Step = tuple[str, int, float, float, int]
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["launch", "launch", "launch", "used", "gone", "cancelled", "wait"]),
-        st.integers(0, 12),
-        st.floats(0.01, 20),
-        st.floats(0, 0.05),
-        st.integers(0, 80),
-    ),
-    max_size=200,
-)
+class Crowd(Drift):
+    """Drift in many circles."""
 
-
-class Crowd(Launches):
-    """Launches in many circles; from some moment on none comes true."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: dict[str, float] = {}
-        self.drifted = False
-        self.wasted = self.longest = self.dearest = self.earned = 0.0
-        self.since_ns = self.clock.monotonic_ns()
-
-    def play(self, steps: list[Step]) -> None:
-        for what, circle, takes_s, usd, number in steps:
-            if what == "launch":
-                self.make(f"c{circle}", takes_s, usd)
-            elif what == "wait":
-                self.clock.advance(number)
-            elif self.open:
-                self.end(what, list(self.open)[number % len(self.open)])
-
-    def make(self, circle: str, takes_s: float, usd: float) -> str:
-        id_ = self.launch(takes_s=takes_s, usd=usd, chance=1.0, circle=circle)
-        if id_:
-            self.open[id_] = cost = 0.18 * takes_s + usd * 180
-            self.longest, self.dearest = max(self.longest, takes_s), max(self.dearest, cost)
-        return id_
-
-    def end(self, how: str, id_: str) -> None:
-        cost = self.open.pop(id_)
-        if self.drifted:
-            self.ledger.gone(id_)
-            self.wasted += cost
-        elif how == "used":
-            self.ledger.used(id_, 1.0)
-        else:
-            (self.ledger.cancelled if how == "cancelled" else self.ledger.gone)(id_)
+    earned = 0.0
 
     def drift(self) -> None:
-        self.ledger.figures()  # counts what is open for long as in vain
+        super().drift()
         fresh = self.ledger._fresh
-        self.open = {id_: cost for id_, cost in self.open.items() if id_ in fresh}
         standings = [standing for _, standing in self.ledger._accounts.items()]
         self.earned = sum(max(0.0, each.account.earned_s) for each in standings)
-        self.drifted = True
         now_ns = self.clock.monotonic_ns()
         self.since_ns = min((fresh[id_].at_ns for id_ in self.open), default=now_ns)
 
@@ -117,7 +71,7 @@ class Crowd(Launches):
         return (8 + t / 600) * max(2.7 * self.longest, 6 * self.dearest) + self.earned
 
 
-@given(STEPS, STEPS, st.floats(0.01, 20), st.floats(0, 0.05))
+@given(steps(12), steps(12), st.floats(0.01, 20), st.floats(0, 0.05))
 def test_drift_of_all_costs_no_more_than_it_may(
     before: list[Step], after: list[Step], takes_s: float, usd: float
 ) -> None:
@@ -246,3 +200,33 @@ def test_those_used_last_are_kept() -> None:
     assert set(ledger.off("first")) == {"t"}
     ledger.used(out, 1.0)
     assert (made.figures.used, made.figures.launched) == (1, 17)
+
+
+def test_what_is_out_of_an_account_that_is_gone_is_counted_in_no_other() -> None:
+    """What becomes of launches of an account that was dropped changes nothing in the one that came in
+    its place. (S2-40, S2-51)"""
+    made = Launches()
+    before = [made.launch(circle="ada") for _ in range(30)]
+    made.ledger.forget("ada")
+    assert all(made.launch(circle="ada") for _ in range(15))
+    for id_ in before[:16]:
+        made.ledger.withdrawn(id_)
+    for id_ in before[16:]:
+        made.ledger.gone(id_)
+    out = [made.launch(circle="ada") for _ in range(16)]
+    assert [*map(bool, out)] == [*[True] * 15, False]
+    made.ledger.load(made.ledger.save())
+    assert not made.ledger.off("ada")
+
+
+def test_totals_that_begin_anew_are_kept() -> None:
+    """What was launched before the totals of its tool were dropped, and is not run, leaves figures that
+    can be loaded. (S2-49)"""
+    made = Launches()
+    out = made.launch()
+    for number in range(1_001):
+        for name in "ab":
+            made.ledger.launched(f"{number}{name}", f"t{number}", 0, 1.0)
+    made.ledger.withdrawn(out)
+    made.ledger.load(made.ledger.save())
+    assert made.figures.launched == 0

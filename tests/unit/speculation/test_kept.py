@@ -297,6 +297,7 @@ def test_what_is_no_file_is_told_of(stage: Stage) -> None:
         (2**70, str(2**70)),
         ("a\ud800", "a\\ud800"),
         ({"\ud800": [-(2**64)]}, {"\\ud800": [str(-(2**64))]}),
+        ((("a\ud800",), 2**70), [["a\\ud800"], str(2**70)]),
     ],
 )
 def test_one_strange_value_does_not_cost_all(stage: Stage, value: object, kept: object) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from paceline.errors import CodecError
+from paceline.speculation.kept import packed as in_file
 from paceline.speculation.messages import Messages, NextMessage, fitting, heard_of
 from paceline.testing.virtual_time import VirtualClock
 
@@ -99,6 +100,17 @@ def test_what_is_kept_of_messages_is_bounded() -> None:
         again = messages()
         again.load(packed(some))
     assert heard_of(fitting(knows.save(), 0)) == {}
+
+
+def test_half_a_character_in_a_message_does_not_cost_all() -> None:
+    """A message with a character that no file can hold is kept as text that says what it was, and those
+    of others as they are (S2-51)."""
+    knows = messages()
+    said(knows, "open bugs?", "open bugs?", scope="user bob")
+    said(knows, *["caf\udce9"] * 4)
+    kept = in_file(fitting(knows.save()))
+    assert b"open bugs?" in kept
+    assert b"caf\\udce9" in kept
 
 
 def test_habits_of_messages_are_forgotten_by_circle() -> None:

@@ -15,6 +15,7 @@ from paceline.engine.session import Session
 from paceline.engine.states import ExecutionContext, ToolCall, ToolStatus
 from paceline.errors import PacelineError
 from paceline.messages import ToolUse
+from paceline.predict.ledger import Ledger
 from paceline.redaction import Redactor
 from paceline.session_settings import PredictSettings
 from paceline.speculation.foresight import Foresight
@@ -327,6 +328,24 @@ def test_what_launches_were_worth_for_one_session_is_not_kept(stage: Stage) -> N
         circles = [place.circle for place, _ in again._ledger._accounts.items()]
         assert circles == ["user ada"]
         await again.close()
+
+    runs_clean(main())
+
+
+def test_what_nobody_used_by_the_end_is_kept_as_in_vain(stage: Stage) -> None:
+    """What ran ahead shortly before the end, and was not asked for, is in vain in what is kept, also
+    where there is no other news. (S2-40, S2-49)"""
+
+    async def main() -> None:
+        made = await stage.open()
+        made._ledger.launched("1", "look", stage.clock.monotonic_ns(), 0.5)
+        await made.close()
+        learnt = peek(stage.path)
+        assert learnt is not None
+        ledger = Ledger(stage.clock, rng=random.Random(1))
+        ledger.load(learnt.ledger)
+        found = ledger.figures()["look"]
+        assert (found.launched, found.used, found.wasted_s, found.precision) == (1, 0, 0.5, 0.0)
 
     runs_clean(main())
 

@@ -4,10 +4,11 @@ import asyncio
 import random
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from paceline.call import Effect
 from paceline.engine.journal import Replied, TurnBegan, TurnEnded, backwards, read, write
 from paceline.engine.session import Session
 from paceline.engine.states import ExecutionContext, TurnStatus
@@ -15,10 +16,14 @@ from paceline.predict.events import Called, Event, Said, Step
 from paceline.predict.predictor import Session as Heard
 from paceline.redaction import Redactor
 from paceline.session_settings import PredictSettings
+from paceline.sessions.talk import Talk
 from paceline.speculation.foresight import Foresight
 from paceline.speculation.predictions import Predictions
-from paceline.testing.virtual_time import VirtualClock
+from paceline.testing.virtual_time import VirtualClock, run
 from tests.kept_sessions import entries_of
+from tests.unit.engine.acting import Act, Acts, Pages, Script, use
+from tests.unit.engine.acting import Says as Spoken
+from tests.unit.engine.acting import session as a_session
 from tests.unit.sessions.quiet import BYE, a_runtime, asks
 from tests.unit.sessions.quiet import Said as Says
 from tests.unit.speculation.test_predictions import NoTools
@@ -174,6 +179,36 @@ def test_messages_follow_those_before_the_session_was_left() -> None:
         await known.close()
 
     runs_clean(main())
+
+
+def test_no_turn_is_supposed_before_an_interrupted_one_is_over() -> None:
+    """While a turn that was cut off waits to be gone on with, and while it is, no message is put to the
+    model ahead: the results it waits for are not there (S2-40, S2-49)."""
+
+    async def main() -> None:
+        pages, act = Pages(), Act(takes_s=9)
+        first = a_session(
+            Script(Spoken("", (use("look"),))), Acts(look=Act(Effect.unknown(), 9)), journal=pages
+        )
+        sending = asyncio.ensure_future(first.send("a"))
+        await asyncio.sleep(1)
+        pages.crashed = True
+        sending.cancel()
+        await asyncio.wait((sending,))
+        pages.crashed = False
+        second = a_session(
+            Script(Spoken("", (use("look"),)), Spoken("2")), Acts(look=act), journal=pages
+        )
+        talk = Talk(cast("Any", None), lambda: second, clock=VirtualClock())
+        async with second:
+            assert talk.suppose("b") is None
+            resuming = asyncio.ensure_future(second.resume())
+            await asyncio.sleep(1)
+            assert talk.suppose("b") is None
+            await resuming
+            assert talk.suppose("b") is not None
+
+    run(main())
 
 
 def test_only_the_latest_is_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
