@@ -149,6 +149,99 @@ class Heeds:
         self._gate.leave()
 
 
+async def passes(gate: Gate, name: str, order: list[str]) -> None:
+    """Is inside for a moment."""
+    await gate.enter()
+    order.append(name)
+    gate.leave()
+
+
+def test_nobody_takes_the_place_of_a_guest_before_who_waits_for_it() -> None:
+    """Where who was to have the place of a guest gives up, those who wait for it already come before who
+    comes now. (P-01, S2-36, S2-40)"""
+
+    async def main() -> None:
+        gate, order = Gate("the test", 1, 9, clock=VirtualClock()), list[str]()
+        Heeds(gate)
+        first, second = (asyncio.create_task(passes(gate, name, order)) for name in ("a", "b"))
+        await asyncio.sleep(0)
+        first.cancel()
+        third = asyncio.create_task(passes(gate, "c", order))
+        await asyncio.gather(second, third)
+        assert order == ["b", "c"]
+
+    run(main())
+
+
+def test_who_waited_for_another_gate_comes_before_who_comes_now() -> None:
+    """Who needs two gates, and waits for a guest of one once the other has a place, is not overtaken by
+    who comes to the one alone. (P-01, S2-36, S2-40)"""
+
+    async def main() -> None:
+        one, two = (Gate(name, 1, 9, clock=VirtualClock()) for name in ("one", "two"))
+        order = list[str]()
+        assert two.try_enter()
+        Heeds(one)
+
+        async def both() -> None:
+            await enter_all([one, two])
+            order.append("both")
+            one.leave()
+            two.leave()
+
+        waits = asyncio.create_task(both())
+        await asyncio.sleep(0)
+        two.leave()
+        later = asyncio.create_task(passes(one, "later", order))
+        await asyncio.gather(waits, later)
+        assert order == ["both", "later"]
+
+    run(main())
+
+
+class Stays:
+    """A guest that does not go when it is asked to."""
+
+    speculative = True
+
+    def give_way(self) -> None:
+        """Does nothing."""
+
+
+def test_who_waits_for_a_guest_that_stays_keeps_no_other_place() -> None:
+    """Who needs two gates, and waits at one for a guest that does not go, has no place of the other for
+    more than 5 s: whoever comes there has it, and all are in once the guest has left. (P-01, S2-36)"""
+
+    async def main() -> None:
+        shared, own = (
+            Gate(name, most, 9, clock=VirtualClock()) for name, most in (("s", 2), ("o", 1))
+        )
+        guest, order = Stays(), list[str]()
+        for gate in (shared, own):
+            assert gate.try_enter()
+            gate.guests.add(guest, None)
+
+        async def both() -> None:
+            await enter_all([shared, own])
+            order.append("both")
+            shared.leave()
+            own.leave()
+
+        waits = asyncio.create_task(both())
+        await asyncio.sleep(4)
+        assert shared.free == 0
+        await asyncio.sleep(2)
+        await asyncio.wait_for(passes(shared, "other", order), 1)
+        assert order == ["other"]
+        for gate in (shared, own):
+            gate.guests.remove(guest)
+            gate.leave()
+        await waits
+        assert [(gate.free, gate.waiting) for gate in (shared, own)] == [(2, 0), (1, 0)]
+
+    run(main())
+
+
 CALLS = st.lists(
     st.tuples(
         st.sampled_from(["ada", "bob", "eve"]),

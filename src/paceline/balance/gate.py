@@ -1,7 +1,7 @@
 """Admission: so many at once, the rest in a fair queue, by urgency and in time."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, final
 
 from paceline.balance.guests import Guests
@@ -93,6 +93,13 @@ class Ticket:
         else:  # it is about to leave, if it was cancelled in this moment
             self._owed = max(1, self._owed - 1)
 
+    def step_back(self) -> None:
+        """The guest whose place it has does not go: it waits in the queues, if places that others could
+        use would wait with it."""
+        if self._owed < len(self.gates) and not self.turn.done():
+            self.withdraw()
+            self.join()
+
     def admit(self) -> None:
         """Takes its places, all of which are there."""
         for gate in self.gates:
@@ -146,7 +153,8 @@ class Gate:
 
     Some inside may be `guests`: where it is full as many of them are asked to go as callers wait,
     others in place of those that do not go. Who finds a place of one has it, before all who come
-    later, and waits only for it to be gone; he does not count to `max_queue`.
+    later, and waits only for it to be gone; he does not count to `max_queue`. If it does not go he
+    waits with the others, unless he holds up nobody elsewhere.
     """
 
     __slots__ = (
@@ -201,9 +209,12 @@ class Gate:
 
     @property
     def has_spare_guest(self) -> bool:
-        """Whether there is a guest whose place nobody has taken yet. For `Ticket`."""
+        """Whether there is a guest whose place nobody has taken yet, and nobody waits for. For `Ticket`."""
         taken = len(self.heirs)
-        return bool(self.guests) and self.guests.would_go(taken + 1) > taken
+        if not self.guests or self.guests.would_go(taken + 1) <= taken:
+            return False
+        # Somebody may wait for one since an heir has left, or another gate has a place.
+        return next(self._held_by_guests(), None) is None
 
     def expected_wait_s(self) -> float | None:
         """How long one who joined the queue now might wait, at the rate of late; None while that
@@ -283,11 +294,18 @@ class Gate:
         too does not wait there for guests."""
         if self.heirs:
             self.clear_way()
+            for heir in tuple(self.heirs)[self.guests.going :]:
+                heir.step_back()
+        for full in self._held_by_guests():
+            for gate in full:
+                gate.clear_way()
+
+    def _held_by_guests(self) -> "Iterator[list[Gate]]":
+        """The full gates of those who wait here, where guests are in all of them."""
         for gates in self.queue.lanes():
             full = [gate for gate in gates if gate.free <= 0]
             if all(gate.guests for gate in full):
-                for gate in full:
-                    gate.clear_way()
+                yield full
 
 
 def enter_free(gates: Sequence[Gate]) -> None:
@@ -327,7 +345,7 @@ async def enter_all(
     """Enters all of these different gates in one moment; the caller must `leave` each.
 
     Gates that more callers share come first: that of the runtime before that of an agent. Who waits
-    holds no place anywhere, so callers that need several gates never wait for each other in a
+    holds no place anywhere, but for the time that guests have to go, so callers that need several gates never wait for each other in a
     circle, and one that waits for a busy gate keeps nobody from a free one; nor does it fill the
     queue of any but the last that is full, so that those who wait for one agent push nobody out who
     waits for the runtime. `waiting` is given the ticket of who has to wait. `deadline_ns` is a

@@ -209,10 +209,8 @@ class Course:
             execution.person_ns += clock.monotonic_ns() - asked_ns
 
     async def _carry_out(self, execution: Execution, preparation: Preparation) -> None:
-        floor, foresight = self.floor, self.foresight
-        gates = floor.places
-        if foresight is not None and execution.use.name in foresight.hints.resource_intensive_tools:
-            gates = (floor.gate, floor.intensive)
+        floor = self.floor
+        gates = (floor.gate, floor.intensive) if self.intensive(execution) else floor.places
         outer = current_resources.get()
         held = outer.gates if isinstance(outer, _Place) else ()
         entered = gates

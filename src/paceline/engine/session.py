@@ -112,6 +112,11 @@ class Session:
         return self.machine.state
 
     @property
+    def awaits_message(self) -> bool:
+        """Whether no turn runs, and none that was interrupted is to be gone on with or given up."""
+        return self.machine.state is AgentState.IDLE and self._interrupted is None
+
+    @property
     def hints(self) -> PerformanceHints:
         """What it is likely to call next, where somebody looks ahead."""
         foresight = self._means.foresight
@@ -251,6 +256,7 @@ class Session:
         if not self._closing:
             _log.info("Agent shutdown requested")
             self._closing = True
+            self._means.pipeline.part(self.id)
         turn = self._turn
         if turn is not None:
             over = self._over = self._over or asyncio.get_running_loop().create_future()
@@ -262,7 +268,6 @@ class Session:
                 await _until(turn, over)
         if self._summaries is not None:
             await self._summaries.close(timeout_s if drain else 0.0)
-        self._means.pipeline.part(self.id)
         if self.machine.state is not AgentState.SHUTDOWN:
             self.machine.move(self.machine.state, TransitionTrigger.SHUTDOWN)
         for watch in self._scene.watches:
@@ -288,7 +293,7 @@ class Session:
             _log.info("Starting optimized agent engine")
             self._means.pipeline.join(self.id)
             if self._means.journal is not None:
-                restored = await _restored(self._means, self.id, self._seen())
+                restored = await _restored(self._means, self.id, _seen(self._scene))
                 if restored.compaction is not None:
                     self.conversation.restore(restored.compaction)
                 for turn_id, message in restored.messages:
@@ -303,11 +308,6 @@ class Session:
             raise IllegalTransitionError(
                 "the session is shut down", next_step="The session is over; open another one."
             )
-
-    def _seen(self) -> int | None:
-        """How many turns are kept or shown at most; None if all are."""
-        most, seen = self._scene.limits.max_turns_kept, self.conversation.memory
-        return None if seen is None or not most else max(most, seen)
 
     async def _next(self, text: str, timeout_s: float | None) -> Turn:
         """A turn for this message. One that was interrupted is given up."""
@@ -413,6 +413,12 @@ def _check_message(text: object) -> None:
         )
     if not text:
         raise InvalidInputError("the message is empty")
+
+
+def _seen(scene: Scene) -> int | None:
+    """How many turns are kept or shown at most; None if all are."""
+    most, seen = scene.limits.max_turns_kept, scene.conversation.memory
+    return None if seen is None or not most else max(most, seen)
 
 
 async def _restored(means: Means, session_id: str, most: int | None) -> Restored:

@@ -339,6 +339,23 @@ def test_a_slow_tool_that_is_given_up_leaves_both_places() -> None:
     run(main())
 
 
+def test_a_session_whose_end_is_cancelled_leaves_its_pipeline() -> None:
+    """Whoever is cancelled while he shuts a session down leaves nobody behind who shares the pipeline
+    (S2-10, S2-25)."""
+
+    async def main() -> None:
+        one = session(Script(Says("1", after_s=100)))
+        sending = asyncio.ensure_future(one.send("go"))
+        await asyncio.sleep(1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await one.shutdown(timeout_s=50)
+        assert one._means.pipeline._sessions == set()
+        await asyncio.wait((sending,))
+
+    run(main())
+
+
 def test_sessions_join_their_pipeline_while_they_last() -> None:
     """A session counts as one that shares the pipeline from its first message until it is shut down;
     without anybody who looks ahead none of its tools is slow (S2-10)."""
