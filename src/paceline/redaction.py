@@ -97,9 +97,22 @@ def _told(group: str, name: str, value: str) -> str:
 
 
 _BEGINS: Final = r"(?<![A-Za-z0-9_-].)"  # behind its first letter: so where to look is soon found
+
+
+def _changed(group: str, name: str, value: str) -> str:
+    """Where somebody has a secret of this name changed: "set my password for the shop to x"."""
+    return (
+        rf"(?P<{group}>[CRSUcrsu]{_BEGINS}(?i:hange|eset|et|pdate)(?:{_GAP}[^\s:=]{{1,40}}){{0,3}}?{_GAP}"
+        rf"(?i:{name}(?:{_GAP}(?:for|of|on|at|in)(?:{_GAP}[^\s:=]{{1,40}}){{1,4}}?)?"
+        rf"{_GAP}to(?:{_GAP}be)?:?{_GAP})){value}"
+    )
+
+
 _PROSE: Final = re.compile(
     "|".join(
         (
+            _changed("word_to", r"pass[ -]?(?:word|phrase|code)s?", _WORD),
+            _changed("pin_to", r"pin(?:[ -](?:code|number))?", _PIN),
             # several words, up to the end of what is said
             rf"(?P<phrase>[Pp]{_BEGINS}(?i:ass[ -]?phrase)\s{{0,8}}:\s{{0,8}})[^\n\"',;]{{1,200}}",
             _told("word", rf"[Pp]{_BEGINS}(?i:ass[ -]?(?:word|phrase|code)s?)", _WORD),

@@ -389,6 +389,24 @@ async def test_a_probe_is_never_a_completion() -> None:
     assert caught.value.category is Category.NOT_FOUND
 
 
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_a_server_without_a_list_of_models_is_there(status: int) -> None:
+    """A server that answers is not taken for gone because it lists no models; where nothing is found
+    before it has answered, its address may be wrong. (S0-79)"""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.method == "GET":
+            return web.json_response({"error": {"message": "No list"}}, status=status)
+        return await a_model(request)
+
+    async with asked(handler) as side:
+        if status == 404:
+            with pytest.raises(PacelineError):
+                await side.target.probe()
+        await side.target.execute(a_call(), a_lease(CLOCK))
+        await side.target.probe()
+
+
 async def test_addresses_may_have_a_query() -> None:
     """Paths go before the question mark of the base address."""
     async with served(a_model) as side:

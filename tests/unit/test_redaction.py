@@ -162,6 +162,16 @@ def test_ordinary_text_stays(text: str) -> None:
         ("the API key: 9f8e7d", f"the API key: {MASK}"),
         ("my api keys are abc123d, xyz789a and qwe456r", f"my api keys are {MASK}"),
         ("my password\nis hunter2", f"my password\nis {MASK}"),
+        (
+            "Please change my password to Hunter2!x, ok?",
+            f"Please change my password to {MASK}, ok?",
+        ),
+        (
+            "reset the old password for the shop to h2o-x",
+            f"reset the old password for the shop to {MASK}",
+        ),
+        ("Update my PIN to be 4711.", f"Update my PIN to be {MASK}."),
+        ('set the passcode to "open sesame"', f"set the passcode to {MASK}"),
     ],
 )
 def test_a_secret_that_is_told_in_a_sentence_is_masked(text: str, masked: str) -> None:
@@ -197,6 +207,12 @@ def test_a_secret_that_is_told_in_a_sentence_is_masked(text: str, masked: str) -
         "a PIN is needed for 4711",
         "pin 13 is high, and the pin is 1000 mm long",
         "spin: 4000, shipping is 4711",
+        "I need the password to server1",
+        "change my password to something safer, then book 4711",
+        "set my password to at least 12 characters",
+        "set the PIN to 8 digits",
+        "reset my password, then go to gate b12",
+        "setting a password to a1 is no good",
     ],
 )
 def test_what_is_said_about_secrets_stays(text: str) -> None:
@@ -233,6 +249,7 @@ def test_masking_takes_linear_time() -> None:
         *("a://x:", "bearer ", "pass ", "token='", 'token="', "-----BEGIN A"),
         *("password for a ", "pin is ", "password is a1b2 and ", "pass phrase:", "secret        "),
         *('my password is "', "password is 1111-", "api key is aaaaaaaaaaaa "),
+        *("set a pin ", "change pin for to ", "reset password to be "),
     )
     texts = [piece * (200_000 // len(piece)) for piece in pieces]
     for text in (*texts, "eyJ-" * 300_000, "eyJaaaaaaaa." * 100_000):

@@ -33,6 +33,10 @@ __all__ = ["OpenAITarget"]
 
 _ENDS: Final = b"[DONE]"
 _SHOWN: Final = 200
+_LISTED: Final = frozenset({*range(200, 300), 405, 501})
+"""Statuses by which a server is there: it lists its models, or says that it knows no such request."""
+_THERE: Final = _LISTED | {404}
+"""Of one that has answered: its address is right."""
 _TAIL_S: Final = 0.25
 """How long the end of the connection's answer is waited for, to use it again."""
 _OURS: Final = frozenset({"model", "n", "stream", "stream_options"})
@@ -54,7 +58,15 @@ class OpenAITarget:
     An answer that breaks off is an error, never a shorter answer.
     """
 
-    __slots__ = ("_clock", "_endpoint", "_first_token_s", "_model", "_stall_s", "_timeout_s")
+    __slots__ = (
+        "_answered",
+        "_clock",
+        "_endpoint",
+        "_first_token_s",
+        "_model",
+        "_stall_s",
+        "_timeout_s",
+    )
 
     def __init__(
         self,
@@ -89,6 +101,7 @@ class OpenAITarget:
         self._timeout_s = timeout_s
         self._first_token_s = first_token_s
         self._stall_s = stall_s
+        self._answered = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r}, {self._endpoint.who})"
@@ -116,11 +129,14 @@ class OpenAITarget:
         with speaking() as hear:
             completion = await self._complete(body, limit_s, lease, hear)
             self._tell(completion.end, hear)
+            self._answered = True
             return self._value(call, completion)
 
     async def probe(self) -> None:
-        """Asks for its list of models, which costs nothing. Raises PacelineError if it is not there."""
-        (await self._endpoint.ask("GET", below(self._endpoint.url, "models"), PROBE_S)).close()
+        """Asks for its list of models, which costs nothing. Raises PacelineError if it is not there. A
+        server that has answered is there without such a list, too."""
+        url, accepts = below(self._endpoint.url, "models"), _THERE if self._answered else _LISTED
+        (await self._endpoint.ask("GET", url, PROBE_S, accepts=accepts)).close()
 
     async def _complete(
         self, body: bytes, limit_s: float, lease: "Lease", hear: Hear
