@@ -28,10 +28,15 @@ Make = Callable[..., SessionStore]
 
 
 @pytest.fixture
-async def make(tmp_path: Path) -> AsyncIterator[Make]:
+def clock() -> VirtualClock:
+    """That of all stores."""
+    return VirtualClock()
+
+
+@pytest.fixture
+async def make(tmp_path: Path, clock: VirtualClock) -> AsyncIterator[Make]:
     """Stores over one file, as several runtimes would have them."""
     made: list[SessionStore] = []
-    clock = VirtualClock()
 
     def store(redactor: Redactor | None = None) -> SessionStore:
         made.append(SessionStore(tmp_path / "s.db", clock=clock, redactor=redactor))
@@ -60,12 +65,14 @@ async def test_what_was_said_is_there_in_its_order(make: Make, session_id: str) 
     assert await store.load("nothing of this id") == []
 
 
-async def test_sessions_are_listed_by_their_last_use(make: Make) -> None:
+async def test_sessions_are_listed_by_their_last_use(make: Make, clock: VirtualClock) -> None:
     """The list has each session with its user, the beginning of its first message and how long it is,
     those of late first, and of one user if asked for (S2-42)."""
     store = make()
     await said(store, "old", "Where is\x00 " + "it" * 90, user="ada")
+    clock.advance(1)
     await said(store, "new", "Hello", "again", user="bob")
+    clock.advance(1)
     await store.append("old", entry("later"))
     old, new = await store.listed()
     assert [(one.id, one.user, one.entries) for one in (old, new)] == [

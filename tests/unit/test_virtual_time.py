@@ -29,6 +29,17 @@ def test_timers_fire_in_order_at_their_time(delays: list[int]) -> None:
     assert woke == sorted(delays)
 
 
+def test_a_clock_on_another_loop_is_moved_by_hand_alone() -> None:
+    """A virtual clock does not tell how long the machine has been running, in no loop nor thread."""
+    clock = VirtualClock()
+    clock.advance(5)
+
+    async def main() -> tuple[int, int]:
+        return clock.monotonic_ns(), await asyncio.to_thread(clock.monotonic_ns)
+
+    assert asyncio.run(main()) == (5_000_000_000, 5_000_000_000)
+
+
 def test_a_timeout_is_virtual_too() -> None:
     """`asyncio.timeout` follows the same time."""
 

@@ -78,9 +78,11 @@ class VirtualClock:
 
     def monotonic_ns(self) -> int:
         try:
-            loop_s = asyncio.get_running_loop().time()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
-            loop_s = 0.0
+            return self._moved_ns
+        # The time of another loop is that since the machine was started.
+        loop_s = loop.time() if isinstance(loop, VirtualTimeLoop) else 0.0
         return self._moved_ns + round(loop_s * 1e9)
 
     def wall_ns(self) -> int:
