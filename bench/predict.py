@@ -128,10 +128,6 @@ def run(data: Path = DATA, sessions: int = 1_500) -> dict[str, object]:
     for name, read in _sets().items():
         sets[name], others = _with_others(_recorded(data, name), name, read)
         tuned += others
-    ahead = Launching(read_only=API_BANK)
-    sets["apibank, ahead of the reply"] = evaluate(
-        _recorded(data, "apibank"), _predictor, launching=ahead, ahead_of_reply=True
-    )
     launching = Launching(read_only=frozenset({"search_web", "write_note", "ask_expert"}))
     sets[FREE_TEXT] = evaluate(_free_text(300), _predictor, launching=launching)
     figures = Figures(sets, _cost(sessions, data), tuned)

@@ -96,12 +96,13 @@ def _recorded(title: str, data: Any) -> Section:
         ),
         (
             "Kept: what is launched stays until something is changed, as in the cache; it is a hit "
-            "if a later step asks for it, and extra if none does. Wait hidden: with 3.5 s of the "
-            "model before each call and 1 s of each tool."
+            "if a later step asks for it, and extra if none does. What a session has read before is "
+            "not run again, launched or not, and is no hit. Wait hidden: with 3.5 s of the model before "
+            "each answer and 1 s of each tool; those of an answer that only read run side by side."
         ),
         (
-            "Ahead of the reply: what the model says before it calls in the same reply is held "
-            "back, as it is not there yet when a call would be launched."
+            "What a model says and what it calls in the same answer are one event: no call is predicted "
+            "from the words that come with it."
         ),
     ]
     return Section(title, bars, [Table(columns, rows)], notes)

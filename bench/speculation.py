@@ -345,13 +345,14 @@ async def _turn(session: Session, said: str, model: _Replay, found: Played) -> N
 
 
 def _turns(events: Iterable[Event]) -> Iterator[Turn]:
-    """Messages of the user that the model replied to. What it says before it calls is of that reply;
-    where it ends with a call, it says that it is done."""
+    """Messages of the user that the model replied to. Where that ends with a call, it says that it is
+    done."""
     said, text = "", ""
     replies: list[ModelReply] = []
     for event in [*events, Said("")]:
         if isinstance(event, Step):
-            replies.append(ModelReply(text, tuple(map(_use, event.calls, itertools.count()))))
+            words = f"{text}\n{event.said}".strip()
+            replies.append(ModelReply(words, tuple(map(_use, event.calls, itertools.count()))))
             text = ""
         elif not event.by_user:
             text = f"{text}\n{event.text}".strip()

@@ -17,7 +17,7 @@ __all__ = ["entries_of", "keep"]
 def entries_of(events: Sequence[Event], took_ns: int = 0) -> list[bytes]:
     """The journal of a session in which this happened, each call for so long."""
     entries: list[object] = []
-    turn, text = "", ""
+    turn = ""
     for place, event in enumerate(events):
         if isinstance(event, Said) and event.by_user:
             if turn:
@@ -26,14 +26,11 @@ def entries_of(events: Sequence[Event], took_ns: int = 0) -> list[bytes]:
             entries.append(TurnBegan(turn, event.text, 0))
         elif isinstance(event, Step):
             uses = [_use(number, call) for number, call in enumerate(event.calls)]
-            entries.append(Replied(turn, text, tuple(uses)))
+            entries.append(Replied(turn, event.said, tuple(uses)))
             calls = [
                 _ended(use, call, took_ns) for use, call in zip(uses, event.calls, strict=True)
             ]
             entries.append(StepEnded(turn, tuple(calls)))
-            text = ""
-        elif isinstance(events[place + 1] if place + 1 < len(events) else None, Step):
-            text = event.text  # is said in the same reply
         else:
             entries.append(Replied(turn, event.text))
     return [write(entry) for entry in entries]  # type: ignore[arg-type]

@@ -133,12 +133,11 @@ def test_other_texts_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_turns_are_those_of_the_recording() -> None:
-    """Each message is answered as recorded: what was said before a call is in the same reply, and a
+    """Each message is answered as recorded: what was said with a call is in the same reply, and a
     message that nobody answered is not sent. (S2-40)"""
     events: list[Event] = [
         Said("Hi"),
-        Said("Looking.", by_user=False),
-        call("read", 1, x=1),
+        Step((Called("read", {"x": 1}, 1),), "Looking."),
         Said("Bye"),
     ]
     ((said, replies),) = speculation._turns(events)

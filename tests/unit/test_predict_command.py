@@ -155,7 +155,7 @@ def test_the_first_words_say_whether_it_is_worth_it(place: Place, capsys: Captur
     assert first.startswith("Worth turning on: launching ahead would have hidden ")
     assert "calls in vain for each real one that reads." in flat(first)
     assert rest.startswith("80 sessions with 160 calls of 3 tools, each predicted from earlier")
-    assert "3.5 s of the model before each call and 1 s of each tool." in flat(rest)
+    assert "3.5 s of the model before each answer and 1 s of each tool." in flat(rest)
     for what in ("next tool among the first 1", "exact call among the first 10", "CAME TRUE"):
         assert what in rest
 

@@ -54,7 +54,7 @@ def _eval(
     ] = None,
     *,
     model_s: Annotated[
-        float, typer.Option(min=0, max=3_600, help="Seconds of the model before each call.")
+        float, typer.Option(min=0, max=3_600, help="Seconds of the model before each answer.")
     ] = 3.5,
     tool_s: Annotated[
         list[str] | None,

@@ -39,7 +39,7 @@ _HERE: Final = "recorded here"
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Of which sessions (None for our own, "-" for standard input), and what they are taken to wait
-    for: seconds of the model before each call, and of tools, as "1.0" or "NAME=0.3"."""
+    for: seconds of the model before each answer, and of tools, as "1.0" or "NAME=0.3"."""
 
     file: str | None = None
     model_s: float = 3.5
@@ -133,9 +133,7 @@ def _evaluated(place: Place, wanted: Wanted) -> _Found:
     apart = _task_and_scope if customers > 1 else _task
     shown = f"predicting {counted(calls.total(), 'call')} of {counted(len(sessions), 'session')}"
     with ticking(shown, clock, place.environ) as far:
-        figures = evaluate(
-            sessions, _predictor, launching=launching, apart=apart, ahead_of_reply=True, far=far
-        )
+        figures = evaluate(sessions, _predictor, launching=launching, apart=apart, far=far)
         own = _own(sessions, launching, reads) if customers > 1 else None
     where = _HERE if wanted.file is None else f"in {said_of(wanted.file)}"
     return _Found(figures, where, tools, len(groups(sessions, apart)), customers, launching, own)
@@ -146,7 +144,7 @@ def _own(sessions: Sequence[Trajectory], launching: Launching, reads: int) -> _O
     for number, each in enumerate(sessions):
         of_customers[each.scope, 0 if each.scope else number].append(each)  # nobody's is alone
     found = [
-        evaluate(theirs, _predictor, launching=launching, apart=_task, ahead_of_reply=True)
+        evaluate(theirs, _predictor, launching=launching, apart=_task)
         for theirs in of_customers.values()
     ]
     return _Own(
@@ -315,7 +313,7 @@ def _told(found: _Found) -> str:
     return (
         f"{counted(figures.sessions, 'session')} with {counted(figures.calls, 'call')} of"
         f" {counted(len(found.tools.calls), 'tool')}, each predicted from earlier sessions of"
-        f" {others} only. With {launching.model_s:g} s of the model before each call and {tools}."
+        f" {others} only. With {launching.model_s:g} s of the model before each answer and {tools}."
     )
 
 
@@ -330,13 +328,14 @@ def _rows(found: _Found) -> Iterator[Sequence[str]]:
 
     calls, steps = f"{figures.calls:,} calls", f"{figures.steps:,} answers of the model"
     read = f"{figures.read_only_calls:,} calls that change nothing"
+    first = f"{figures.first_reads:,} of these that are no repeat"
     for rank, top in data["next_tool"].items():
         yield f"next tool among the first {rank}", share(top), calls
     for rank, top in data["exact_call"].items():
         yield f"exact call among the first {rank}", share(top), steps
     yield "hits right before the call", share(data["hits"]), read
     yield "launched in vain for a call that reads", number(data["extra_calls"]), read
-    yield "hits, if results are kept", share(data["kept_hits"]), read
+    yield "hits, if results are kept", share(data["kept_hits"]), first
     yield "launched in vain, the same", number(data["kept_extra_calls"]), read
     yield "wait for tools that is hidden", share(data["hidden"]), short_time(figures.wait_s)
     yield "distance of what was said from what came", number(data["calibration_error"]), "0 is best"
@@ -383,7 +382,8 @@ def _data(found: _Found) -> dict[str, Any]:
         "read_only_calls": read,
         "hits": if_enough(figures.hits, read, known=launches),
         "extra_calls": if_enough(found.in_vain(figures.extra_calls), read, known=launches),
-        "kept_hits": if_enough(figures.kept_hits, read, known=launches),
+        "first_reads": figures.first_reads,
+        "kept_hits": if_enough(figures.kept_hits, figures.first_reads, known=launches),
         "kept_extra_calls": if_enough(
             found.in_vain(figures.kept_extra_calls), read, known=launches
         ),

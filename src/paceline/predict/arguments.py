@@ -381,6 +381,8 @@ class ArgumentModel:
             if argument in arguments:
                 found = holders[argument] = context.holders(arguments[argument])
                 patterns = dict.fromkeys(batch.pattern for batch, _ in found)
+                if not found:
+                    patterns.update(dict.fromkeys(context.shifted(argument, arguments[argument])))
                 slot.credit(patterns)
                 if slot.parent is not None:
                     slot.parent.credit(patterns)

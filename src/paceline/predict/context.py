@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from paceline.predict.events import Called, Event, Said, Step, Tools
 from paceline.predict.paths import walk
-from paceline.predict.places import PROJECTED, WHOLE, Batch, Place, derived
+from paceline.predict.places import PROJECTED, RETYPED, WHOLE, Batch, Place, derived, shifts
 from paceline.predict.tokens import tokens, words
 from paceline.predict.values import canonical, is_list, is_object
 
@@ -28,6 +28,8 @@ _MOST_PLACES: Final = 48  # of a batch
 _MOST_BATCHES: Final = 6  # of a pattern
 _MOST_HOLDERS: Final = 16  # places of a value
 _MOST_PATTERNS: Final = 2_000
+_SHIFTED: Final = 3  # batches, the last ones, that a number may be more or less than
+_TEXTS: Final = frozenset("ua")
 _MOST_WORDS: Final = 80  # of a message, the last ones
 _year = re.compile(r"\b((?:19|20)\d\d)-\d\d")
 _failure = re.compile(r"\s*error\b", re.IGNORECASE)
@@ -43,7 +45,13 @@ class Context:
     """
 
     def __init__(
-        self, scope: str = "", tools: Tools = _NO_TOOLS, *, calls: int = 64, values: int = 20_000
+        self,
+        scope: str = "",
+        tools: Tools = _NO_TOOLS,
+        *,
+        calls: int = 64,
+        values: int = 20_000,
+        year: int | None = None,
     ) -> None:
         self.scope = scope
         self.tools = tools
@@ -56,7 +64,8 @@ class Context:
         self.steps = 0
         self.steps_in_turn = 0
         self.heard = {"a": 0, "u": 0}
-        self.year: int | None = None
+        self.year = year
+        self._guessed = year is None
         self.words: dict[str, Mapping[str, str]] = {"u": {}, "a": {}}
         self.kept: dict[object, object] = {}
         """What models put together for this moment: dropped as soon as it goes on."""
@@ -116,6 +125,8 @@ class Context:
     def step(self, step: Step) -> None:
         """Takes in a step with its results, in the place of what was asked for."""
         self.kept = {}
+        if step.said:
+            self.say(Said(step.said, by_user=False))
         for number, call in enumerate(step.calls):
             if number >= len(self.asked):
                 self._call(call)
@@ -167,9 +178,29 @@ class Context:
         found = list(self._holders.get(canonical(value), ()))
         if isinstance(value, str) and _year.match(value):
             found += self._holders.get('"-' + value[4:], ())
+        found += self._retyped(value)
         if is_list(value) and value:
             found += self._rows(value) if is_object(value[0]) else self._wholes(value)
         return found
+
+    def shifted(self, name: str, value: object) -> Iterator[str]:
+        """Patterns of which a value is a number, or some days, more or less: what arguments or fields
+        of a name were last."""
+        for batch in self._fields.get(name, ())[:_SHIFTED]:
+            yield from shifts(batch, value)
+
+    def _retyped(self, value: object) -> Iterator[tuple[Batch, Place]]:
+        """Where a text stands as the number that it says, or a number as a text."""
+        if isinstance(value, str):
+            other = value if value.isdecimal() else ""
+        else:
+            other = '"' + canonical(value) if isinstance(value, int | float) else ""
+        for batch, _ in self._holders.get(other, ()):
+            if batch.pattern[0] not in _TEXTS:  # in which a number is both
+                built = batch.derive(RETYPED + batch.pattern)
+                if built is not None:
+                    key = canonical(value)
+                    yield from ((built, each) for each in built.places if each.key == key)
 
     def _rows(self, value: Sequence[object]) -> Iterator[tuple[Batch, Place]]:
         """Lists of objects with more fields than those of the value."""
@@ -269,7 +300,10 @@ class Context:
     def _see_year(self, text: str) -> None:
         found = _year.search(text)
         if found:
-            self.year = int(found[1])
+            year = int(found[1])
+            # Birthdays lie before, cards expire after: the year of a trip is this one or the next.
+            if self.year is None or year == self.year + 1 or (self._guessed and year > self.year):
+                self.year = year
 
 
 def _may_be_argument(value: object) -> bool:

@@ -62,6 +62,8 @@ class Course:
             self.recent[-1 - place] = (call.name, outcome_class(call))
         if event.calls:
             self.marks = marks(event.calls[-1])
+        if event.said:
+            self._heard_of_model(event.said)
         self.moment, self.last = "step", 0
         self.steps += 1
 
@@ -106,15 +108,19 @@ class Course:
         return other
 
     def _say(self, said: Said) -> None:
-        self.words = {}
         if not said.by_user:
-            self.said = stems(said.text, most=_SAID)
+            self._heard_of_model(said.text)
             self.moment = "assistant"
             return
+        self.words = {}
         self.asked = stems(said.text, most=_ASKED)
         self.goal = self.goal or self.asked
         self.moment, self.steps = "user", 0
         self.turn = {}
+
+    def _heard_of_model(self, text: str) -> None:
+        self.words = {}
+        self.said = stems(text, most=_SAID)
 
 
 def contexts_of(course: Course) -> list[str]:

@@ -3,9 +3,15 @@
 Each call is predicted from the sessions of other tasks, and of other customers, that came before,
 and from its own session so far. All sessions of a task, and of the customers in it, are predicted
 before anything is learnt of one of them. Nothing is launched: what would have been is counted.
+
+What users wait for is simulated, as the engine would run the calls of an answer: those that only read
+side by side, however many, all others one after another; and as the cache would answer them: a read that
+the session made before is not run again until something is changed. A read that was launched ahead is
+waited for as much less as the model takes for one answer.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Final, NamedTuple, final
 
 import msgspec
@@ -29,7 +35,7 @@ class Launching(msgspec.Struct, frozen=True):
     below `least`, the probability at which a call in vain costs as much as a hit saves. (Its 0.15
     was chosen on the recorded sessions that bench/predict.py reads, which shows others.)
 
-    `model_s` is how long a model takes to ask for a call, `tool_s` how long a tool takes, by name,
+    `model_s` is how long a model takes for an answer, `tool_s` how long a tool takes, by name,
     `other_tool_s` the others.
     """
 
@@ -57,6 +63,8 @@ class Evaluation(msgspec.Struct):
     calls: int = 0
     steps: int = 0
     read_only_calls: int = 0
+    first_reads: int = 0
+    """Of the read-only calls, those that are run: no earlier one of the session answers them."""
     tool_top: dict[int, float] = {}
     """Of all calls, those whose tool was among the first 1 and 3."""
     call_top: dict[int, float] = {}
@@ -66,14 +74,15 @@ class Evaluation(msgspec.Struct):
     extra_calls: float = 0.0
     """Calls launched that were not used right after, for one real call."""
     kept_hits: float = 0.0
-    """The same as `hits`, if what is launched is kept until it is used or something is changed."""
+    """Of `first_reads`, those that would have been launched, if that is kept until it is used or
+    something is changed."""
     kept_extra_calls: float = 0.0
     """Calls launched and never used, for one real call, where they are kept."""
     brier: float = 0.0
     """The mean squared error of the probability of proposals; 0 is perfect."""
     reliability: list[Reliability] = []
     wait_s: float = 0.0
-    """What all calls take, in seconds, if nothing is launched ahead."""
+    """What users wait for calls, in seconds, if nothing is launched ahead."""
     saved_s: float = 0.0
 
     @property
@@ -96,15 +105,13 @@ def evaluate(
     launching: Launching | None = None,
     apart: Callable[[Trajectory], Iterable[str]] | None = None,
     tools: Tools | None = None,
-    ahead_of_reply: bool = False,
     far: Callable[[float], object] = lambda _: None,
 ) -> Evaluation:
     """Predicts all calls of recorded sessions, in the order in which they come.
 
     `apart` says what a session shares with those it must not be predicted from; by default its
-    task and its scope. As its customers are apart, all sessions are learnt in one scope.
-    `ahead_of_reply` holds back what a model says before it calls, in the same reply. `far` is told
-    how far it is, from 0 to 1, as each session is predicted and again as it is learnt.
+    task and its scope. As its customers are apart, all sessions are learnt in one scope. `far` is
+    told how far it is, from 0 to 1, as each session is predicted and again as it is learnt.
     """
     found = evaluate_each(
         trajectories,
@@ -112,7 +119,6 @@ def evaluate(
         [launching or Launching()],
         apart=apart,
         tools=tools,
-        ahead_of_reply=ahead_of_reply,
         far=far,
     )
     return found[0]
@@ -125,7 +131,6 @@ def evaluate_each(
     *,
     apart: Callable[[Trajectory], Iterable[str]] | None = None,
     tools: Tools | None = None,
-    ahead_of_reply: bool = False,
     far: Callable[[float], object] = lambda _: None,
 ) -> list[Evaluation]:
     """What the same predictions come to by several ways of launching; otherwise as `evaluate`."""
@@ -136,9 +141,7 @@ def evaluate_each(
     for group in together:
         moments: list[tuple[Sequence[Event], list[_Moment]]] = []
         for trajectory in group:
-            events: Sequence[Event] = trajectory.events
-            if ahead_of_reply:
-                events = _without_words(events)
+            events = trajectory.events
             session = predictor.session("", tools)
             moments.append((events, list(_moments(predictor, session, events, counts))))
             done += 1
@@ -198,7 +201,8 @@ class _Count:
         self._tools = dict.fromkeys(_RANKS[:2], 0)
         self._calls = dict.fromkeys(_RANKS, 0)
         self._hits = self._extra = self._kept_hits = self._kept_extra = self._scored = 0
-        self._held: dict[tuple[str, str], bool] = {}  # what is launched, whether it was used
+        self._ahead: set[tuple[str, str]] = set()  # launched, and not used
+        self._there: set[tuple[str, str]] = set()  # asked for, and kept
         self._square = 0.0
         self._real = 0.0
         self._vain = [0.0] * (_GRID + 1)  # that would be launched at a threshold, and not above it
@@ -220,7 +224,6 @@ class _Count:
             first = _identity(moment.event.calls[0].name, moment.event.calls[0].arguments)
             for rank in _RANKS:
                 self._calls[rank] += first in identities[:rank]
-            self._wait(moment.event.calls)
         for proposal, identity in zip(proposals, identities, strict=True):
             right = identity in came
             bin_ = self.result.reliability[min(int(proposal.probability * _BINS), _BINS - 1)]
@@ -230,6 +233,8 @@ class _Count:
             self._square += (proposal.probability - right) ** 2
             self._scored += 1
         self._launch(moment, came)
+        if isinstance(moment.event, Step):
+            self._run(moment.event.calls)
 
     def over(self) -> None:
         """The session is over."""
@@ -237,9 +242,9 @@ class _Count:
         self._drop()
 
     def _drop(self) -> None:
-        """Something changed: what was launched is of no more use."""
-        self._kept_extra += sum(not used for used in self._held.values())
-        self._held = {}
+        """Something changed: what is kept is of no more use."""
+        self._kept_extra += len(self._ahead)
+        self._ahead, self._there = set(), set()
 
     def learn(self, moment: _Moment) -> None:
         """Takes a moment into account for the threshold of what comes later."""
@@ -268,7 +273,7 @@ class _Count:
         result.call_top = {rank: _share(hits, result.steps) for rank, hits in self._calls.items()}
         result.hits = _share(self._hits, result.read_only_calls)
         result.extra_calls = _share(self._extra, result.calls)
-        result.kept_hits = _share(self._kept_hits, result.read_only_calls)
+        result.kept_hits = _share(self._kept_hits, result.first_reads)
         result.kept_extra_calls = _share(self._kept_extra, result.calls)
         result.brier = self._square / self._scored if self._scored else 0.0
         return result
@@ -276,23 +281,42 @@ class _Count:
     def _launch(self, moment: _Moment, came: Collection[tuple[str, str]]) -> None:
         for proposal in self._launched(moment, self.threshold):
             identity = _identity(proposal.name, proposal.arguments)
-            self._held.setdefault(identity, False)
             if identity in came:
                 self._hits += 1
             else:
                 self._extra += 1
-        for identity in came:
-            if identity in self._held:
-                self._held[identity] = True
-                self._kept_hits += 1
-                self.result.saved_s += min(self._takes(identity[0]), self.launching.model_s)
-        if any(name not in self.launching.read_only for name, _ in came):
-            self._drop()
+            if identity not in self._there:  # else nothing is run
+                self._ahead.add(identity)
 
-    def _wait(self, calls: Iterable[Called]) -> None:
-        for call in calls:
-            self.result.read_only_calls += call.name in self.launching.read_only
-            self.result.wait_s += self._takes(call.name)
+    def _run(self, calls: Sequence[Called]) -> None:
+        """The calls of an answer, in its order."""
+        for reads, some in groupby(calls, lambda call: call.name in self.launching.read_only):
+            waits = [self._read(call) if reads else self._change(call) for call in some]
+            alone, ahead = ((max if reads else sum)(each) for each in zip(*waits, strict=True))
+            self.result.wait_s += alone
+            self.result.saved_s += alone - ahead
+
+    def _read(self, call: Called) -> tuple[float, float]:
+        """What is waited for it if nothing is launched ahead, and as it is."""
+        self.result.read_only_calls += 1
+        identity, takes_s = _identity(call.name, call.arguments), self._takes(call.name)
+        if identity in self._there:
+            return 0.0, 0.0
+        self.result.first_reads += 1
+        if call.failed:  # errors are not kept
+            return takes_s, takes_s
+        self._there.add(identity)
+        if identity not in self._ahead:
+            return takes_s, takes_s
+        self._ahead.remove(identity)
+        self._kept_hits += 1
+        return takes_s, max(takes_s - self.launching.model_s, 0.0)
+
+    def _change(self, call: Called) -> tuple[float, float]:
+        """The same of what may change something."""
+        self._drop()
+        takes_s = self._takes(call.name)
+        return takes_s, takes_s
 
     def _takes(self, name: str) -> float:
         return self.launching.tool_s.get(name, self.launching.other_tool_s)
@@ -333,16 +357,6 @@ def _moments(
         session.hear(event)
     for count in counts:
         count.over()
-
-
-def _without_words(events: Sequence[Event]) -> list[Event]:
-    """Without what a model says before it calls a tool in the same reply."""
-    after = [*events[1:], None]
-    return [
-        event
-        for event, then in zip(events, after[: len(events)], strict=True)
-        if not (isinstance(event, Said) and not event.by_user and isinstance(then, Step))
-    ]
 
 
 def _task_and_scope(trajectory: Trajectory) -> Iterable[str]:

@@ -25,10 +25,12 @@ class Called(msgspec.Struct, frozen=True, tag="called"):
     failed: bool = False
 
 
-class Step(msgspec.Struct, frozen=True, tag="step"):
-    """The calls that one answer of a model asked for."""
+class Step(msgspec.Struct, frozen=True, tag="step", omit_defaults=True):
+    """The calls that one answer of a model asked for. `said` is what else is in that answer: nobody knows
+    it before the calls."""
 
     calls: tuple[Called, ...]
+    said: str = ""
 
 
 Event: TypeAlias = Said | Step

@@ -12,7 +12,7 @@ import msgspec
 
 from paceline.errors import CodecError
 from paceline.predict.context import Context
-from paceline.predict.places import Batch, Place, Row, derived, is_pattern
+from paceline.predict.places import Batch, Place, Row, derived, is_pattern, role_of
 
 if TYPE_CHECKING:
     from paceline.predict.weights import Evidence
@@ -44,7 +44,7 @@ class Kept:
         self.template = template
         # As one text: to look up a text costs less.
         self.text = " ".join([f"{name}:{pattern}:{where}" for name, pattern, where in template])
-        self.role = template[0][1].lstrip("*")[0]
+        self.role = role_of(template[0][1])
         self.arguments = tuple([name for name, _, _ in template])
         self.evidence: dict[tuple[str, str, str, bool], Evidence] = {}
 

@@ -1,18 +1,30 @@
 """Where values stand in a session: by pattern, and together with what else came at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from typing import Final, NamedTuple, final
 
 from paceline.predict.values import canonical, is_list, is_object, kind_of
 
-__all__ = ["PROJECTED", "WHOLE", "Batch", "Place", "Row", "derived", "is_pattern", "project"]
+__all__ = [
+    "PROJECTED", "RETYPED", "SHIFTED", "WHOLE", "Batch", "Place", "Row", "derived", "is_pattern", "project",
+    "role_of", "shifts",
+]  # fmt: skip
 
 PROJECTED: Final = "\x1d"
 """`pattern`, this, `a,b` is the list of objects at that pattern with these fields alone."""
 WHOLE: Final = "*"
 """`*pattern` is the list of all values of that pattern."""
+RETYPED: Final = "#"
+"""`#pattern` is a number there as a text, or a text there as the number that it says."""
+SHIFTED: Final = "+"
+"""`+3 pattern` is 3 more than a number there, or 3 days after a date; `+-3 pattern` is less."""
 
 _ROLES: Final = frozenset("uacr")
+_DIGITS: Final = frozenset("0123456789")
+_FARTHEST: Final = 31  # days
+_MOST_SHIFTED: Final = 4  # places of a batch
+_DATE: Final = len("2024-05-17")
 _SHORT: Final = 3  # letters of a word that says nothing of an argument's name
 
 
@@ -71,26 +83,94 @@ class Batch:
             if pattern.startswith(WHOLE):
                 batch.places.append(Place([place.value for place in self.places]))
             else:
-                fields = pattern.rpartition(PROJECTED)[2].split(",")
                 for place in self.places:
-                    rows = project(place.value, fields)
-                    if rows:
-                        batch.places.append(Place(rows, place.group))
+                    value = _other(pattern, place.value)
+                    if value is not None:
+                        batch.places.append(Place(value, place.group))
             self._derived[pattern] = batch if batch.places else None
         return self._derived[pattern]
 
 
 def derived(pattern: str) -> str | None:
     """The pattern that this one is built from; None for one that stands for itself."""
-    if pattern.startswith(WHOLE):
+    sort = pattern[0]
+    if sort == WHOLE or sort == RETYPED:
         return pattern[1:]
+    if sort == SHIFTED:
+        return pattern.partition(" ")[2]
     base, mark, _ = pattern.rpartition(PROJECTED)
     return base if mark else None
 
 
+def role_of(pattern: str) -> str:
+    """Whose it is (see `Batch`)."""
+    base = pattern
+    while base[:1] and base[0] not in _ROLES:
+        base = derived(base) or ""
+    return base[:1]
+
+
 def is_pattern(text: str) -> bool:
     """Whether a text is a pattern (see `Batch`)."""
-    return text.removeprefix(WHOLE)[:1] in _ROLES
+    return role_of(text) != ""
+
+
+def shifts(batch: Batch, value: object) -> Iterator[str]:
+    """The patterns by which a value is a number, or some days, more or less than what stands here."""
+    for place in batch.places[-_MOST_SHIFTED:]:
+        more = _difference(place.value, value)
+        if more:
+            yield f"{SHIFTED}{more} {batch.pattern}"
+
+
+def _other(pattern: str, value: object) -> object:
+    """What a derived pattern makes of a value; None if nothing."""
+    sort = pattern[0]
+    if sort == RETYPED:
+        return _retyped(value)
+    if sort == SHIFTED:
+        return _shifted(value, int(pattern[1 : pattern.index(" ")]))
+    return project(value, pattern.rpartition(PROJECTED)[2].split(",")) or None
+
+
+def _retyped(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return canonical(value)
+    if isinstance(value, str) and value[:1] in _DIGITS and value.isdecimal():
+        return int(value)
+    return None
+
+
+def _shifted(value: object, more: int) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value + more
+    day = _day(value)
+    try:
+        return None if day is None else (day + timedelta(days=more)).isoformat()
+    except OverflowError:
+        return None
+
+
+def _difference(here: object, there: object) -> int:
+    """How much more, or days later, the other is; 0 if that cannot be said or is too much."""
+    if isinstance(here, str) or isinstance(there, str):
+        first, second = _day(here), _day(there)
+        if first is None or second is None:
+            return 0
+        days = (second - first).days
+        return days if abs(days) <= _FARTHEST else 0
+    if isinstance(here, bool) or isinstance(there, bool):
+        return 0
+    return there - here if isinstance(here, int) and isinstance(there, int) else 0
+
+
+def _day(value: object) -> date | None:
+    if not isinstance(value, str) or len(value) != _DATE or value[4] != "-":
+        return None
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        return None
 
 
 def project(value: object, fields: Sequence[str]) -> list[dict[str, object]] | None:

@@ -34,6 +34,9 @@ UPDATE_S: Final = 30.0
 
 _LIKELY: Final = 0.04  # a tool that is less likely is not asked for arguments
 _MOST_TOOLS: Final = 4  # are asked for arguments
+_HARDLY: Final = 0.01
+_EVER: Final = 8
+_FEW: Final = 3
 _SHARPER: Final = 1.4
 """Arguments that are sure count for more than a tool that is. Chosen on the recorded sessions that
 bench/predict.py reads, which shows what others come to."""
@@ -67,10 +70,10 @@ class Bits:
 class Session:
     """A session under way, as prediction sees it. Made by `PerformancePredictor.session`."""
 
-    def __init__(self, scope: str, tools: Tools, public: Collection[str] = ()) -> None:
+    def __init__(self, scope: str, tools: Tools, public: Collection[str] = (), year=None) -> None:
         self.scope = scope
         self._public = public
-        self.context = Context(scope, tools)
+        self.context = Context(scope, tools, year=year)
         self.course = Course(tools)
         self.public_course = Course(tools)
         self.turn = Turn()
@@ -154,7 +157,8 @@ class PerformancePredictor:
 
     def session(self, scope: str = "", tools: Tools | None = None) -> Session:
         """A session that begins; `tools` are the JSON schemas of what may be called."""
-        return Session(scope, {} if tools is None else tools, self._public)
+        own = self._scopes.get(scope, self._shared)
+        return Session(scope, {} if tools is None else tools, self._public, own.arguments._year)
 
     def next_tools(self, session: Session) -> list[tuple[str, float]]:
         """What may be next, the end of the turn (`END`) among it, best first."""
@@ -203,7 +207,8 @@ class PerformancePredictor:
         asked = 0
         for name, chance in self._next(session, course, public):
             if chance < _LIKELY or asked >= _MOST_TOOLS:
-                break
+                if chance < _HARDLY or asked >= _EVER or (len(found) >= _FEW and found[_FEW - 1][0] >= chance):
+                    break
             if name == END:
                 continue
             asked += 1
@@ -494,4 +499,4 @@ def _public(event: Event, names: Collection[str]) -> Event | None:
     if isinstance(event, Said):
         return event
     calls = tuple(call for call in event.calls if call.name in names)
-    return Step(calls) if calls else None
+    return Step(calls, event.said) if calls else None

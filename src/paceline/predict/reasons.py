@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, final
 
 from paceline.predict.completions import Completion
-from paceline.predict.places import PROJECTED, WHOLE
+from paceline.predict.places import PROJECTED, RETYPED, SHIFTED, WHOLE
 from paceline.predict.sources import ABSENT, Candidate
 from paceline.predict.values import canonical
 from paceline.predict.weights import Feature
@@ -64,6 +64,11 @@ def said_of(source: Feature) -> str:
         return "words that go with it" if sort == "word" else "a value it often had"
     if source.startswith(WHOLE):
         return f"all of {said_of(source[1:])}"
+    if source.startswith(RETYPED):
+        return said_of(source[1:])
+    if source.startswith(SHIFTED):
+        more, _, base = source[1:].partition(" ")
+        return f"{more.removeprefix('-')} {'less' if more[0] == '-' else 'more'} than {said_of(base)}"
     base, mark, fields = source.rpartition(PROJECTED)
     if mark:
         return f"{fields.replace(',', ', ')} of {said_of(base)}"

@@ -7,7 +7,8 @@ from typing import Annotated, Final, final
 import msgspec
 
 from paceline.errors import CodecError
-from paceline.predict.places import WHOLE, derived, is_pattern
+from paceline.predict.places import SHIFTED, derived, is_pattern, role_of
+from paceline.predict.tokens import shape_of
 from paceline.predict.values import canonical, kind_of
 from paceline.predict.weights import Evidence, Feature, Weights
 
@@ -19,6 +20,7 @@ _MOST_VALUES: Final = 256
 _USED_VALUES: Final = 8
 _FADE: Final = 0.99
 _LATEST: Final = 0.1  # of the share of unknown values is the last call
+_ONCE: Final = 1.5  # any two numbers differ by something: it means something if it comes again
 _count = itemgetter(2)
 _MOST_KEPT: Final = 512  # of what is only kept to be had sooner
 
@@ -33,10 +35,12 @@ class Source:
 
     def __init__(self, pattern: str, tool: str, argument: str) -> None:
         self.pattern = pattern
-        self.role = pattern[1] if pattern[0] == WHOLE else pattern[0]
+        self.role = role_of(pattern)
         self.text = self.role in "ua"
         self.derived = derived(pattern) is not None
-        if self.text:
+        if self.derived and pattern[0] == SHIFTED:
+            self.sort = "+"
+        elif self.text:
             self.sort = pattern.partition("|")[0].partition("<")[0]
         elif pattern.endswith("." + argument):
             self.sort = self.role + "=" + "!" * (pattern == f"c {tool}.{argument}")
@@ -77,6 +81,7 @@ class Slot:
         "_values",
         "absent",
         "count",
+        "forms",
         "kept",
         "kinds",
         "lower",
@@ -97,6 +102,7 @@ class Slot:
         self.count = 0
         self.absent = 0
         self.unknown = 0.0
+        self.forms: dict[str, int] = {}
         self.whole = False
         self._patterns: dict[str, float] = {}
         self._values: dict[str, tuple[object, int]] = {}
@@ -112,7 +118,12 @@ class Slot:
     def patterns(self) -> Sequence[str]:
         """Where values come from, the likeliest first."""
         if self._likely_patterns is None:
-            ranked = sorted(self._patterns, key=lambda pattern: -self._patterns[pattern])
+            often = [
+                pattern
+                for pattern, times in self._patterns.items()
+                if times > _ONCE or pattern[0] != SHIFTED
+            ]
+            ranked = sorted(often, key=lambda pattern: -self._patterns[pattern])
             self._likely_patterns = ranked[:_USED_PATTERNS]
         return self._likely_patterns
 
@@ -200,6 +211,8 @@ class Slot:
         kind = kind_of(value)
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
         self.whole = self.whole or (kind == "number" and isinstance(value, int))
+        form = shape_of(canonical(value))
+        self.forms[form] = self.forms.get(form, 0) + 1
         self.add(value)
 
     def add(self, value: object) -> None:

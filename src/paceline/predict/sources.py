@@ -10,6 +10,7 @@ from paceline.predict.context import Context
 from paceline.predict.lexicon import Hint
 from paceline.predict.places import Batch, Place
 from paceline.predict.slots import Slot, Source
+from paceline.predict.tokens import shape_of
 from paceline.predict.weights import Evidence, Feature, Weights, gradients
 
 __all__ = ["ABSENT", "NONE", "Argument", "Candidate", "candidates", "learn"]
@@ -22,6 +23,8 @@ NONE: Final = "none"
 _MOST: Final = 24  # candidates
 _MOST_PLACES: Final = 12  # of a batch
 _MOST_BATCHES: Final = 14
+_COUNTED: Final = 4  # places after the first that are told apart by their number
+_NUMBERS: Final = "0123456789"
 _OLDEST: Final = 3  # batches of a pattern, messages ago
 _OLD: Final = 2  # steps ago, or more
 _ENOUGH: Final = 5  # calls of its own, then a slot no longer borrows the patterns of its name
@@ -127,7 +130,7 @@ class _Gathering:
         """Those of one source that are young enough."""
         text, context = source.text, self._context
         now = context.heard[source.role] if text else context.steps - 1
-        for rank, batch in enumerate(batches[:_OLDEST]):
+        for rank, batch in enumerate(batches[: 1 if source.sort == "+" else _OLDEST]):
             seen.add(id(batch))
             age = now - batch.moment
             if text:
@@ -172,6 +175,8 @@ class _Gathering:
                 if after_used:
                     stand += "a"
                 after_used = is_used
+                if 0 < number <= _COUNTED and number < last:
+                    stand += str(number)
                 standing = source.stands.get(stand) or self._stand(source, stand)
                 evidence.append(standing)
                 candidate.weight += standing.weight if standing.seen == now else standing.renew()
@@ -191,7 +196,11 @@ class _Gathering:
         return made
 
     def _stand(self, source: Source, stand: str) -> Evidence:
-        made = self._evidence(((source.pattern, stand),), ((source.sort, stand),))
+        rough = stand.rstrip(_NUMBERS)
+        own: tuple[Feature, ...] = ((source.pattern, rough),)
+        if rough != stand:
+            own = (*own, (source.pattern, "@", stand[len(rough) :]))
+        made = self._evidence(own, ((source.sort, rough),))
         source.stands[stand] = made
         return made
 
@@ -289,6 +298,7 @@ class _Gathering:
         recent = context.steps - 1
         used_at = self._used.get
         known: dict[tuple[str, int], Evidence] = {}
+        forms: dict[str, Evidence] = {}
         for key, candidate in self._found.items():
             value = value_of(key)
             step = used_at(key)
@@ -302,6 +312,14 @@ class _Gathering:
                 evidence.renew()
             candidate.evidence.append(evidence)
             candidate.weight += evidence.weight
+            if key != ABSENT:
+                form = shape_of(key)
+                fits = forms.get(form)
+                if fits is None:
+                    fits = forms[form] = self._form(form, source)
+                    fits.renew()
+                candidate.evidence.append(fits)
+                candidate.weight += fits.weight
         some = min(len(self._found) + 1, 6)
         none = (NONE, self._last, some)
         evidence = slot.kept.get(none)
@@ -309,6 +327,15 @@ class _Gathering:
             made = self._evidence((NONE, none[:2]), (NONE, (NONE, some)))
             evidence = slot.keep(none, made)
         self._offer(NONE, None, evidence)
+
+    def _form(self, form: str, source: Slot) -> Evidence:
+        seen = source.forms.get(form, 0)
+        share = min(int(5 * seen / (source.count - source.absent + 1) + 0.99), 5) if source.count else -1
+        key = ("form", form, share)
+        known = self._slot.kept.get(key)
+        if known is None:
+            known = self._slot.keep(key, self._evidence((("form", form),), (("fits", share),)))
+        return known
 
     def _use(self, used: tuple[str, ...], share: int) -> Evidence:
         key = (used, share)

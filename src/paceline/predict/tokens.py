@@ -1,6 +1,7 @@
 """What a text says that may be the value of an argument: ids, numbers, dates, quoted words."""
 
 import re
+from functools import lru_cache
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -196,6 +197,20 @@ def _shape(word: str) -> str:
     if len(word) <= _LONGEST_CODE and "9" in runs and all(run in "9A" for run in runs):
         return f"X{len(word)}"
     return "".join(runs[:_LONGEST_CODE])
+
+
+@lru_cache(maxsize=16384)
+def shape_of(key: str) -> str:
+    if key[:1] != '"':
+        if key[:1] in "[{":
+            return key[:1]
+        return f"n{len(key)}" if key[:1].isdigit() or key[:1] == "-" else key
+    word = key[1:]
+    if len(word) > 32:
+        return "long"
+    if " " in word:
+        return "words"
+    return _shape(word)
 
 
 def _kind(word: str) -> str:

@@ -63,15 +63,15 @@ def events_of(messages: Sequence[Message]) -> Iterator[Event]:
         if isinstance(message, UserMessage):
             yield Said(message.text)
         elif isinstance(message, AssistantMessage):
-            if message.text:
-                yield Said(message.text, by_user=False)
             results: list[ToolMessage] = []
             while place < len(messages) and isinstance(told := messages[place], ToolMessage):
                 results.append(told)
                 place += 1
             made = map(called, message.uses, results)
             if calls := tuple(call for call in made if call is not None):
-                yield Step(calls)
+                yield Step(calls, message.text)
+            elif message.text:
+                yield Said(message.text, by_user=False)
 
 
 def called(use: ToolUse, told: ToolMessage) -> Called | None:

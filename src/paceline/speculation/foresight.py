@@ -7,10 +7,10 @@ nothing to be gained, and is not made slower.
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import islice
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from paceline.engine.journal import (
     Compacted,
@@ -59,7 +59,14 @@ class _Stage(Enum):
     USER = 3
 
 
-_News = Event | Sequence[ToolCall]
+class _Ran(NamedTuple):
+    """A step that is over: what the model said in the answer that asked for it, and what came."""
+
+    said: str
+    calls: Sequence[ToolCall]
+
+
+_News = Event | _Ran
 """What happened, as it was heard."""
 
 _MOMENTS: Final = {_Stage.REPLY: Moment.REPLY, _Stage.TOOLS: Moment.TOOLS, _Stage.USER: Moment.IDLE}
@@ -80,6 +87,7 @@ class Foresight:
         "_outlook",
         "_pending",
         "_recalled",
+        "_said",
         "_scope",
         "_session",
         "_since",
@@ -110,6 +118,7 @@ class Foresight:
         """What happened before the session was gone on with, and is not known yet."""
         self._pending: list[_News] = []
         self._asked: Sequence[ToolUse] = ()
+        self._said = ""
         self._stage = _Stage.NOTHING
         self._since = 0.0
         self._looked = False
@@ -128,8 +137,7 @@ class Foresight:
     def recall(self, entries: Iterable[Entry]) -> None:
         """The session is gone on with. It was learnt of all that when it happened, so that it is only
         what the session is at."""
-        told = (news for entry in entries if (news := _news(entry)) is not None)
-        self._recalled = list(islice(told, _MOST_PENDING))[::-1]
+        self._recalled = list(islice(_told(entries), _MOST_PENDING))[::-1]
         self._wait(_Stage.USER)
 
     def heard(self, entry: Entry) -> None:
@@ -159,7 +167,7 @@ class Foresight:
         """It answered: the tools are run now, or that was all."""
         if self._looked:
             self._habits.pace.answered(self._loop.time() - self._since)
-        self._asked = uses
+        self._asked, self._said = uses, text
         if uses:
             self._wait(_Stage.TOOLS)
         else:
@@ -170,12 +178,13 @@ class Foresight:
     def stepped(self, calls: Sequence[ToolCall]) -> None:
         """This came of the tools."""
         self._stage = _Stage.NOTHING
-        self._note(calls)
+        self._note(_Ran(self._said, calls))
 
     def ended(self) -> None:
         """The turn is over. Tools that it asked for and did not wait for are over too."""
         if self._stage is _Stage.TOOLS and self._looked:
-            self._note(Step(tuple(self._calls.asked(use, failed=True) for use in self._asked)))
+            asked = tuple(self._calls.asked(use, failed=True) for use in self._asked)
+            self._note(Step(asked, self._said))
         self._wait(_Stage.USER)
 
     def close(self) -> None:
@@ -249,9 +258,9 @@ class Foresight:
         pending, self._pending = self._pending[:_AT_A_TIME], self._pending[_AT_A_TIME:]
         for news in pending:
             event, took = self._event(news), []
-            if not isinstance(news, Said | Step) and isinstance(event, Step):
-                took = [_took_s(call) for call in news]
-                self._outlook.came(news, event.calls)
+            if isinstance(news, _Ran) and isinstance(event, Step):
+                took = [_took_s(call) for call in news.calls]
+                self._outlook.came(news.calls, event.calls)
             habits.predictor.observe(session, event, took_s=took)
             if isinstance(event, Step):
                 self._outlook.score_past(session, event)
@@ -285,22 +294,30 @@ class Foresight:
 
     def _event(self, news: _News) -> Event:
         """The same without secrets."""
+        clean = self._habits.redactor.text
         if isinstance(news, Said):
-            return Said(self._habits.redactor.text(news.text), news.by_user)
-        return news if isinstance(news, Step) else Step(tuple(map(self._calls.called, news)))
+            return Said(clean(news.text), news.by_user)
+        if isinstance(news, Step):
+            return Step(news.calls, clean(news.said))
+        return Step(tuple(map(self._calls.called, news.calls)), clean(news.said))
 
 
-def _news(entry: Entry) -> _News | None:
-    """What prediction hears of an entry of the past."""
-    match entry:
-        case TurnBegan():
-            return Said(entry.text)
-        case Replied():
-            return None if entry.uses else Said(entry.text, by_user=False)
-        case StepEnded():
-            return entry.calls
-        case _:
-            return None
+def _told(entries: Iterable[Entry]) -> Iterator[_News]:
+    """What prediction hears of the past, the latest first."""
+    ran: Sequence[ToolCall] | None = None
+    for entry in entries:
+        match entry:
+            case TurnBegan():
+                yield Said(entry.text)
+            case StepEnded():
+                ran = entry.calls
+            case Replied() if not entry.uses:
+                yield Said(entry.text, by_user=False)
+            case Replied() if ran is not None:
+                yield _Ran(entry.text, ran)
+                ran = None
+            case _:
+                pass
 
 
 def _took_s(call: ToolCall) -> float | None:

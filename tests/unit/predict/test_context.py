@@ -30,6 +30,13 @@ def test_a_value_is_found_wherever_it_stands() -> None:
     assert {"u a_9", "a a_9", "c get.key", "r get.rows[*].id"} <= patterns(context, "ab_12")
 
 
+def test_words_of_an_answer_that_calls_are_found_after_it() -> None:
+    """What a model said in the answer that called is found like any other message of its (S2-50, P-01)."""
+    context = heard(Step((Called("get", {"key": 1}),), "then ab_12"))
+    assert patterns(context, "ab_12") == patterns(heard(Said("then ab_12", by_user=False)), "ab_12")
+    assert "a a_9" in patterns(context, "ab_12")
+
+
 def test_a_list_is_found_in_a_wider_one() -> None:
     """A list of objects is found where the same objects have more fields (P-01)."""
     context = heard(step("get", {"rows": [{"id": 1, "of": 2}, {"id": 3, "of": 4}]}))

@@ -1,13 +1,16 @@
 """How good predictions are on recorded sessions."""
 
 import random
+from collections.abc import Iterable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from paceline.predict.context import Context
 from paceline.predict.evaluation import Launching, evaluate, evaluate_each, groups
-from paceline.predict.events import Event, Said, Step, Trajectory
-from tests.unit.predict.sessions import LastArguments, free_text, orders, predictor, step
+from paceline.predict.events import Called, Event, Said, Step, Trajectory
+from tests.unit.predict.sessions import LastArguments, call, free_text, orders, predictor, step
 
 READ_ONLY = Launching(read_only=frozenset({"get_order", "track_parcel"}))
 
@@ -130,18 +133,134 @@ def test_what_is_kept_is_dropped_by_a_change() -> None:
     assert changed.extra_calls > 0.1
 
 
-def test_words_before_a_call_can_be_held_back() -> None:
-    """What a model says before it calls, in the same reply, can be left out. (S2-51)"""
+def test_words_of_an_answer_are_not_read_before_its_calls() -> None:
+    """What a model says in the answer that calls a tool says nothing of these calls, however well they
+    could be told by it. (S2-40, S2-51)"""
+    made = [
+        Trajectory(str(n), (Said("go"), Step((call(name),), f"I use {name} now")), task=str(n))
+        for n, name in enumerate(["alpha", "beta"] * 30)
+    ]
+    silent = [Trajectory(each.id, _silent(each.events), task=each.task) for each in made]
+    found = evaluate(made, predictor)
+    assert found.tool_top[1] < 0.8
+    assert found == evaluate(silent, predictor)
+
+
+def test_words_of_an_answer_are_known_after_its_calls() -> None:
+    """What a model says in the answer that calls a tool tells of what it calls in the next one.
+    (S2-40, S2-51)"""
     made = [
         Trajectory(
             str(n),
-            (Said("go"), Said(f"I use {name} now", by_user=False), step(name, 1, key=1)),
+            (Said("go"), Step((call("look"),), f"I use {name} after this"), step(name)),
             task=str(n),
         )
-        for n, name in enumerate(["alpha", "beta"] * 30)
+        for n, name in enumerate(random.Random(1).choices(["alpha", "beta"], k=60))
     ]
-    assert evaluate(made, predictor).tool_top[1] > 0.8
-    assert evaluate(made, predictor, ahead_of_reply=True).tool_top[1] < 0.8
+    silent = [Trajectory(each.id, _silent(each.events), task=each.task) for each in made]
+    assert evaluate(made, predictor).tool_top[1] > 0.9
+    assert evaluate(silent, predictor).tool_top[1] < 0.9
+
+
+def _silent(events: Iterable[Event]) -> tuple[Event, ...]:
+    """The same without the words of answers that call."""
+    return tuple(Step(each.calls) if isinstance(each, Step) else each for each in events)
+
+
+STATUS = step("status", "sent", order=7)
+FOUR = tuple(call(name, 1, order=7) for name in ("a", "b", "c", "d"))
+READS = frozenset({"status", "a", "b", "c", "d"})
+LOOKS = Launching(read_only=READS, tool_s={"a": 5.0}, model_s=2.0)
+
+
+def _same(*events: Event, count: int = 60) -> list[Trajectory]:
+    """Sessions in which all of them did the same."""
+    return [Trajectory(str(n), (Said("go"), *events), task=str(n)) for n in range(count)]
+
+
+def test_a_repeat_is_neither_waited_for_nor_saved() -> None:
+    """A read that the session made before is answered by the cache, launched or not: it adds no wait,
+    saves none and is no hit. (S2-40)"""
+    found = evaluate(_same(*[STATUS] * 5), predictor, launching=LOOKS)
+    once = evaluate(_same(STATUS), predictor, launching=LOOKS)
+    assert (found.read_only_calls, found.first_reads, found.wait_s) == (300, 60, 60.0)
+    assert 0 < found.saved_s <= 60
+    assert found.kept_hits == found.hidden == found.saved_s / 60
+    assert (once.first_reads, once.wait_s) == (60, 60.0)
+
+
+def test_a_repeat_that_is_launched_is_not_in_vain() -> None:
+    """To launch what the cache has runs nothing, so that it is not in vain where results are kept,
+    if nobody asks for it either. (S2-40)"""
+    thens = random.Random(1).choices([STATUS, step("other")], k=60)
+    made = [Trajectory(str(n), (Said("go"), STATUS, then), str(n)) for n, then in enumerate(thens)]
+    found = evaluate(made, predictor, launching=LOOKS)
+    assert found.extra_calls > 0.05
+    assert found.kept_extra_calls == 0
+
+
+def test_after_a_change_a_read_is_run_again() -> None:
+    """What something was changed since is run again, and can be saved again; in one answer too. (S2-40)"""
+    change = step("poke")
+    found = evaluate(_same(STATUS, change, STATUS), predictor, launching=LOOKS)
+    assert (found.first_reads, found.wait_s) == (120, 180.0)
+    in_one = Step((*STATUS.calls, *change.calls, *STATUS.calls))
+    found = evaluate(_same(in_one), predictor, launching=LOOKS)
+    assert (found.first_reads, found.wait_s) == (120, 180.0)
+    assert 0 < found.kept_hits <= 0.5  # what is read after the change cannot be made before it
+    assert found.saved_s == found.kept_hits * 120
+
+
+def test_reads_of_one_answer_are_waited_for_together() -> None:
+    """Reads of one answer run side by side, so that the longest is waited for; to have another one there
+    before saves nothing. (S2-40)"""
+    longest = evaluate(_same(Step(FOUR)), predictor, launching=LOOKS)
+    assert (longest.first_reads, longest.wait_s) == (240, 60 * 5.0)
+    assert longest.saved_s == longest.kept_hits * 240 * 2.0 > 0  # as long as the model takes
+    other = evaluate(_same(Step(FOUR[::-1])), predictor, launching=LOOKS)
+    assert other.wait_s == 60 * 5.0
+    assert other.kept_hits > 0
+    assert other.saved_s == 0
+
+
+CALLS = st.builds(
+    lambda name, key, failed: Called(name, {"order": key}, 1, failed),
+    st.sampled_from(["status", "a", "poke"]),
+    st.integers(1, 2),
+    st.booleans(),
+)
+
+
+@given(st.lists(st.lists(CALLS, min_size=1, max_size=4), min_size=1, max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_no_more_is_saved_than_waited_for(answers: list[list[Called]]) -> None:
+    """Whatever answers ask for, what is waited for without launching does not depend on what is launched,
+    and no more than that is saved. (S2-40)"""
+    made = _same(*(Step(tuple(each)) for each in answers), count=12)
+    nothing = Launching(READS, least=2.0, tool_s={"a": 5.0})
+    one, none = evaluate_each(made, predictor, [LOOKS, nothing])
+    assert (none.kept_hits, none.saved_s) == (0, 0)
+    assert (one.wait_s, one.first_reads) == (none.wait_s, none.first_reads)
+    assert 0 <= one.saved_s <= one.wait_s
+    assert 0 <= one.kept_hits <= 1
+    assert one.first_reads <= one.read_only_calls
+
+
+def test_what_changes_something_is_waited_for_by_itself() -> None:
+    """Calls that may change something run after one another and after the reads before them. (S2-40)"""
+    found = evaluate(_same(Step(FOUR)), predictor)
+    assert found.wait_s == 240.0
+    reads = Launching(read_only=READS - {"b"})
+    assert evaluate(_same(Step(FOUR)), predictor, launching=reads).wait_s == 60 * 3.0
+
+
+def test_errors_are_not_kept() -> None:
+    """A read that fails answers no later one, and is not saved by being launched. (S2-40)"""
+    failing = Step((Called("status", {"order": 7}, "gone", failed=True),))
+    found = evaluate(_same(failing, failing), predictor, launching=LOOKS)
+    assert found.hits > 0
+    assert (found.first_reads, found.wait_s) == (120, 120.0)
+    assert (found.kept_hits, found.saved_s) == (0, 0)
 
 
 def test_ways_of_launching_are_told_apart() -> None:

@@ -19,12 +19,12 @@ from tests.kept_sessions import entries_of, keep
 KEPT = SessionSummary("s1", "ada", "acme", "", 0, 0, 0, 1)
 EVENTS = (
     Said("Where is order 7?"),
-    Said("I look.", by_user=False),
     Step(
         (
             Called("get_order", {"order": 7}, {"order": 7, "parcels": [1, 2]}),
             Called("get_user", {}, "no JSON"),
-        )
+        ),
+        "I look.",
     ),
     Step((Called("track", {"parcel": 1}, "it is lost", failed=True),)),
     Said("It is lost.", by_user=False),
@@ -35,7 +35,7 @@ EVENTS = (
 
 def test_a_kept_session_is_read_as_it_was() -> None:
     """What was said, called with which arguments, returned and failed is read from the journal, in its
-    order. (S2-51)"""
+    order, words with the calls of the same answer. (S2-51)"""
     found = trajectory(KEPT, entries_of(EVENTS), "user ada")
     assert (found.id, found.scope, found.events) == ("s1", "user ada", EVENTS)
     assert caller_of(KEPT) == Caller("ada", "s1", "acme")

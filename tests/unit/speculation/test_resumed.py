@@ -32,7 +32,8 @@ from tests.unit.speculation.worlds import runs_clean
 
 def ticket(number: int) -> list[Event]:
     """A turn in which a ticket is looked up."""
-    found = Step((Called("get_ticket", {"id": str(number)}, {"owner": f"u{number * 7}"}),))
+    opened = Called("get_ticket", {"id": str(number)}, {"owner": f"u{number * 7}"})
+    found = Step((opened,), f"I open {number}")
     return [Said(f"open {number}"), found, Said("there", by_user=False)]
 
 
@@ -212,8 +213,9 @@ def test_no_turn_is_supposed_before_an_interrupted_one_is_over() -> None:
 
 
 def test_only_the_latest_is_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a long session the last 64 events are recalled, those that say nothing not among them, and no
-    more of its journal is read; what is there twice counts once (S2-48, S2-49)."""
+    """Of a long session the last 64 events are recalled, an answer's words and calls as one, those that
+    say nothing not among them, and no more of its journal is read; what is there twice counts once
+    (S2-48, S2-49)."""
     entries = journal([event for number in range(60) for event in ticket(number)])
     damaged = [b"damaged"] * 5 + [entry for entry in entries[-140:] for _ in range(2)]
 
