@@ -279,7 +279,9 @@ class Outcome(msgspec.Struct, frozen=True):
     `tokens` and `cost_usd` are what its model calls used, as far as that is known: of `unpriced`
     of them nobody knows the price. `raw_usd` is the cost without discounts for cached tokens.
     `saved_usd` is what a result that is served again had cost when it was made. `instead_of` is the
-    error in place of which a fallback answered.
+    error in place of which a fallback answered. `ahead_usd` and `ahead_tokens` are what it took to
+    make ahead what this call is the first to use: that was counted when it was made, and is part of
+    no sum of calls, but somebody has asked for it only now.
     """
 
     call_id: str
@@ -300,6 +302,8 @@ class Outcome(msgspec.Struct, frozen=True):
     unpriced: int = 0
     saved_usd: float | None = None
     instead_of: PacelineError | None = None
+    ahead_usd: float | None = None
+    ahead_tokens: Tokens | None = None
 
     @property
     def ok(self) -> bool:

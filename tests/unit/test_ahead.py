@@ -16,10 +16,9 @@ from paceline import Runtime
 from paceline.balance.circuit import Circuit, CircuitPolicy
 from paceline.balance.gate import Gate
 from paceline.breaker import BreakerState
-from paceline.cache.memory.tier import MemoryTier
-from paceline.cache.tiered import ResultCache
 from paceline.call import (
     SPECULATED,
+    UNKNOWN,
     Call,
     Caller,
     Effect,
@@ -37,6 +36,7 @@ from paceline.cli.board import Board, Sort
 from paceline.cli.cache_figures import Reuse
 from paceline.cli.replay import replay
 from paceline.config import load
+from paceline.engine.schedule import conflicting
 from paceline.errors import (
     AgentError,
     CallCancelledError,
@@ -50,7 +50,8 @@ from paceline.home import Home
 from paceline.metrics.collector import MetricsCollector
 from paceline.path import Job, agent_tag
 from paceline.path.ahead import Ahead
-from paceline.testing.virtual_time import VirtualClock, run
+from paceline.testing.virtual_time import run
+from paceline.usage import spent_on
 from tests.unit.far import DOWN, QUIET, Far, in_runtime
 from tests.unit.test_call_path import READ, WRITE, Bench, Counting
 
@@ -64,7 +65,8 @@ async def guess(bench: Bench, job: Job, plan: Plan = READ, **options: Any) -> Ou
 
 def test_the_first_use_of_what_was_made_ahead_says_so() -> None:
     """The first hit on a result that was made ahead comes from speculation, with the call that made
-    it and the time that took but no money, and later ones from memory. (P-02, S2-40)"""
+    it and the time that took, and what that cost and was counted then; later ones from memory. (P-02,
+    S2-40)"""
 
     async def main() -> None:
         bench, agent = Bench(), Counting(2.0)
@@ -75,6 +77,8 @@ def test_the_first_use_of_what_was_made_ahead_says_so() -> None:
         assert (first.source, first.link) == (Source.SPECULATED, made.call_id)
         assert (first.saved_ns, first.saved_usd, first.value) == (2 * S, None, {"run": 1})
         assert (second.source, second.link, second.saved_usd) == (Source.HOT, "", 0.5)
+        assert (first.ahead_usd, second.ahead_usd) == (0.5, None)
+        assert [spent_on(one, 0.5).cost_usd for one in (made, first, second)] == [0.5, None, None]
         assert made.call_id.endswith(SPECULATED)
         assert agent.runs == 1
         totals = bench.cache.totals
@@ -84,21 +88,23 @@ def test_the_first_use_of_what_was_made_ahead_says_so() -> None:
 
 
 def test_the_first_who_joins_what_is_made_ahead_uses_it() -> None:
-    """Who asks first for what is being made ahead joins it, and is told how long it had run; those
-    after it join as ever, and nothing is left to be used. (P-02, S2-40)"""
+    """Who asks first for what is being made ahead joins it, and is told how long it had run and what
+    it costs; those after it join as ever, and nothing is left to be used. (P-02, S2-40)"""
 
     async def main() -> None:
         bench, agent = Bench(), Counting(3.0)
-        ahead = asyncio.create_task(guess(bench, Job(agent)))
+        plan = msgspec.structs.replace(READ, cost_usd=0.5)
+        ahead = asyncio.create_task(guess(bench, Job(agent), plan))
         await asyncio.sleep(1)
-        first = asyncio.create_task(bench.run(agent))
+        first = asyncio.create_task(bench.run(agent, plan))
         await asyncio.sleep(1)
-        second = await bench.run(agent)
+        second = await bench.run(agent, plan)
         found = await first
         assert (found.source, found.saved_ns, found.total_ns) == (Source.SPECULATED, S, 2 * S)
         assert found.link == (await ahead).call_id
         assert (second.source, second.saved_ns) == (Source.JOINED, 3 * S)
-        assert (await bench.run(agent)).source is Source.HOT
+        assert (found.ahead_usd, second.ahead_usd) == (0.5, None)
+        assert (await bench.run(agent, plan)).source is Source.HOT
         assert agent.runs == 1
         assert bench.cache.totals.saved_ns == S + 3 * S + 3 * S
 
@@ -379,7 +385,8 @@ def test_what_is_made_ahead_for_one_is_no_other_ones(
 )
 def test_a_write_drops_what_was_made_ahead(begins: float, ends: float) -> None:
     """After a write, be it before, in the course or after the end of a call ahead that it began or
-    ended, the same call is executed anew. (E-97, S2-40)"""
+    ended, the same call is executed anew; what runs when the write begins or ends is cancelled.
+    (E-97, S2-40)"""
 
     async def main() -> None:
         bench, agent = Bench(), Counting(2.0)
@@ -398,8 +405,71 @@ def test_a_write_drops_what_was_made_ahead(begins: float, ends: float) -> None:
             group.create_task(write())
             made = group.create_task(ahead())
         after = await bench.run(agent)
-        assert (await made).ok
+        assert (await made).ok == (not 0 < begins < 2 and not 0 < ends < 2)
+        assert agent.cancelled == (not (await made).ok)
         assert (after.source, after.value) == (Source.EXECUTED, {"run": 2})
+
+    run(main())
+
+
+TAGS = st.sampled_from([(), ("r",), ("r", "s"), ("s", "t"), ("node:/a",), ("tree:/a",)])
+CHANGES = st.just(UNKNOWN) | TAGS.map(lambda tags: Effect.write(*tags))
+LOOKS = st.just(Effect.pure()) | TAGS.map(lambda tags: Effect.read(*tags))
+
+
+@given(CHANGES, LOOKS, st.booleans())
+def test_what_would_have_waited_for_a_change_is_not_there_before_it(
+    change: Effect, look: Effect, fails: bool
+) -> None:
+    """Whatever a call may change, and however it ends: what was made ahead, and would have to wait for
+    it in one answer, is made anew after it, and what is being made is cancelled when it begins; all
+    else stays. (E-97, P-02, S2-40)"""
+
+    async def main() -> None:
+        bench, agent = Bench(), Counting(3.0)
+        plan = Plan(look, ttl_s=60)
+        await guess(bench, Job(agent), plan, query="made")
+        making = asyncio.create_task(guess(bench, Job(agent), plan, query="being made"))
+        await asyncio.sleep(1)
+        changing = Counting(1.0, [AgentError("half done")] if fails else None)
+        change_made = asyncio.create_task(bench.run(changing, Plan(change), query="change"))
+        await asyncio.sleep(0.5)
+        waits = conflicting(change, look)
+        assert agent.cancelled == waits
+        assert (await change_made).ok == (not fails)
+        assert (await making).ok == (not waits)
+        after = await bench.run(agent, plan, query="made")
+        assert after.source is (Source.EXECUTED if waits else Source.SPECULATED)
+
+    run(main())
+
+
+@given(CALLERS, CALLERS, st.sampled_from([None, *ScopeLevel]), st.booleans(), st.booleans())
+def test_a_change_drops_what_its_caller_could_be_served(
+    one: Caller, other: Caller, level: ScopeLevel | None, runs: bool, known: bool
+) -> None:
+    """Who changed something never gets what was made ahead before, whoever it was made for; and those
+    whose results are nobody else's keep them. (E-97, P-02, S2-40)"""
+
+    async def main() -> None:
+        bench, agent = Bench(), Counting(2.0)
+
+        def call(caller: Caller, plan: Plan, priority: Priority = Priority.NORMAL) -> Call:
+            made = bench.call(plan, priority=priority)
+            scope = Scope.of(caller, level)
+            return msgspec.structs.replace(made, caller=caller, scope=scope)
+
+        look, change = Plan(Effect.read(), ttl_s=60), Plan(Effect.write("r") if known else UNKNOWN)
+        ahead = asyncio.create_task(bench.path.run(call(one, look, GUESS), Job(agent)))
+        await asyncio.sleep(1 if runs else 3)
+        await bench.path.run(call(other, change), Job(Counting()))
+        found = await bench.path.run(call(other, look), Job(agent))
+        assert found.source is Source.EXECUTED
+        if Scope.of(one, level) not in {Scope.of(other, each) for each in ScopeLevel}:
+            assert (await ahead).ok
+            kept = await bench.path.run(call(one, look), Job(agent))
+            assert kept.source is Source.SPECULATED
+        await ahead
 
     run(main())
 
@@ -615,19 +685,23 @@ def test_what_is_gone_is_not_used(
 
 
 def test_no_more_than_so_many_are_remembered() -> None:
-    """Of more keys than there is room for the oldest are forgotten. (S2-40)"""
+    """Of more keys than there is room for the oldest are dropped, as no change could drop them later,
+    but for what no change touches. (S2-40)"""
 
     async def main() -> None:
         bench = Bench()
-        clock = VirtualClock()
-        ahead = Ahead(ResultCache(MemoryTier(9, clock=clock), None, clock=clock), most=3)
+        ahead = Ahead(bench.cache, most=3)
         vars(bench.path).update(_ahead=ahead, _made_ahead=ahead.made)
         bench.path._keeping._ahead = ahead
         for n in range(5):
             await guess(bench, Job(Counting()), query=n)
         sources = [(await bench.run(Counting(), query=n)).source for n in range(5)]
-        assert sources == [Source.HOT] * 2 + [Source.SPECULATED] * 3
+        assert sources == [Source.EXECUTED] * 2 + [Source.SPECULATED] * 3
         assert not ahead.made
+        pure = Plan(Effect.pure(), ttl_s=60)
+        for n in range(4):
+            await guess(bench, Job(Counting()), pure, query=n)
+        assert (await bench.run(Counting(), pure, query=0)).source is Source.HOT
 
     run(main())
 

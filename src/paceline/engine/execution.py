@@ -29,7 +29,10 @@ _EXECUTED = Source.EXECUTED
 
 
 def cost_of(preparation: "Preparation", outcome: Outcome) -> float | None:
-    """What a run cost in dollars, as far as that is known: what was measured, else the price."""
+    """What a run cost in dollars, as far as that is known: what was measured, else the price. One
+    that was made ahead costs who is the first to use it."""
+    if outcome.ahead_usd is not None:
+        return outcome.ahead_usd
     if outcome.source is not _EXECUTED or not outcome.attempts:
         return None
     measured = outcome.cost_usd

@@ -203,8 +203,7 @@ class Turn:
                 request, self._context, hear=self._hear, timeout_s=self._budget.left_s()
             )
             self._listening = False
-            if outcome.tokens is not None or outcome.cost_usd is not None:
-                self._count(outcome)
+            self._count(outcome)
             if self._deaf is not None:
                 raise self._deaf
             if outcome.error is None:
@@ -317,6 +316,8 @@ class Turn:
 
     def _count(self, outcome: Outcome) -> None:
         tokens, cost_usd = outcome.tokens, outcome.cost_usd
+        if tokens is None and cost_usd is None:  # or it was made ahead, and is used first here
+            tokens, cost_usd = outcome.ahead_tokens, outcome.ahead_usd
         self._budget.note(tokens, cost_usd)
         if tokens is not None:
             self._tokens = tokens if self._tokens is None else self._tokens.plus(tokens)

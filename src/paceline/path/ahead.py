@@ -6,14 +6,25 @@ repeated, or be answered by anything else than its work, and goes when its place
 """
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from msgspec.structs import replace
 
 from paceline.balance.gate import Gate, enter_free
 from paceline.cache.tiered import Hit, ResultCache
-from paceline.call import SPECULATED, Call, Outcome, Priority, Source
+from paceline.call import (
+    SPECULATED,
+    Call,
+    Effect,
+    EffectKind,
+    Outcome,
+    Priority,
+    Scope,
+    ScopeLevel,
+    Source,
+    Tokens,
+)
 from paceline.errors import CallCancelledError, PacelineError, Shortage, UsageError
 from paceline.path.identity import Identified
 
@@ -32,38 +43,46 @@ __all__ = [
 ]
 
 _MOST: Final = 10_000
+# Asking an enum for a member takes longer than comparing with it.
+_READ: Final = EffectKind.READ
+_WRITE: Final = EffectKind.WRITE
+
+Shelf = tuple[Scope, bool]
+"""Who may be served a result of what was read, and whether its tags say what that was."""
 
 
 class Made(NamedTuple):
-    """The call that made a result, how long that took, and the session it was made for."""
+    """The call that made a result, how long that took, what its models used, and where it is to be
+    found by who changes something; None if nothing can change it."""
 
     call_id: str
     took_ns: int
-    session: str | None
+    tokens: Tokens | None
+    shelf: Shelf | None
 
 
 @final
 class Ahead:
     """What the cache has that was made ahead, until somebody uses it.
 
-    Of more than `most` keys the oldest are forgotten. What is known of a key is compared with what
-    the cache says of the result: what another process or a later call put in its place, wherever
-    that happened, never passes for it.
+    Of more than `most` keys the oldest are dropped, with what was read, as nobody could drop that
+    later. What is known of a key is compared with what the cache says of the result: what another
+    process or a later call put in its place, wherever that happened, never passes for it.
     """
 
-    __slots__ = ("_cache", "_most", "_of", "_running", "made", "running")
+    __slots__ = ("_cache", "_most", "_running", "_shelves", "made", "running")
 
     def __init__(self, cache: ResultCache, most: int = _MOST) -> None:
         self._cache = cache
         self._most = most
         self.made: dict[bytes, Made] = {}
         """By key, the oldest first. Where it is empty nothing need be asked."""
-        self._of: dict[str | None, dict[bytes, None]] = {}
-        """Its keys, by the session they were made for."""
+        self._shelves: dict[Shelf, dict[bytes, None]] = {}
+        """Its keys of what was read."""
         self.running = 0
         """Calls ahead that are under way."""
-        self._running: dict[Execution, str | None] = {}
-        """Executions ahead, with the session they are for."""
+        self._running: dict[Execution, None] = {}
+        """Executions ahead."""
 
     def part_of(self, around: "Execution | None") -> "Execution | None":
         """The execution ahead in whose course something is called, if that around it is one."""
@@ -104,7 +123,7 @@ class Ahead:
         leads = execution.call is call
         if leads:
             execution.guess = Guess(part_of, end)
-            self._running[execution] = call.caller.session
+            self._running[execution] = None
         self.running += 1
         try:
             yield
@@ -138,31 +157,56 @@ class Ahead:
         self._take(key)
         if execution.snapshot is None or not execution.speculative:
             return
-        call = execution.call
-        session = call.caller.session
-        self.made[key] = Made(call.id, execution.execute_ns, session)
-        self._of.setdefault(session, {})[key] = None
+        call, meter = execution.call, execution.meter
+        effect = call.plan.effect
+        shelf = (call.scope, bool(effect.tags)) if effect.kind is _READ else None
+        spent = None if meter is None else meter.spent
+        tokens = None if spent is None else spent.tokens
+        self.made[key] = Made(call.id, execution.execute_ns, tokens, shelf)
+        if shelf is not None:
+            self._shelves.setdefault(shelf, {})[key] = None
         if len(self.made) > self._most:
-            self._take(next(iter(self.made)))
+            oldest = next(iter(self.made))
+            self._drop((oldest,) if self.made[oldest].shelf else ())
+            self._take(oldest)
 
-    def drop(self, session: str | None) -> None:
-        """Something was done in this session of which nobody knows what it changed: what was made
-        for it before is of no more use, and what is being made now neither."""
-        for key in list(self._of.get(session, ())):
+    def changes(self, call: Call) -> None:
+        """This call is about to change something: what is being made of that, and could be served to
+        its caller, would be of no use."""
+        effect, scopes = call.plan.effect, _served_to(call)
+        for execution in list(self._running):
+            made = execution.call
+            # One that is not speculative any more was asked for.
+            if execution.speculative and made.scope in scopes and _meets(effect, made.plan.effect):
+                execution.give_way()
+
+    def changed(self, call: Call) -> None:
+        """This call may have changed something: what was made of that before, and could be served to
+        its caller, is of no more use, and what is being made neither.
+
+        Without speculation the caller would have read it afterwards. What a write with tags does to
+        results with tags is seen to by the tags.
+        """
+        effect = call.plan.effect
+        known = effect.kind is _WRITE and effect.tags
+        for scope in _served_to(call):
+            for tagged in (False,) if known else (False, True):
+                self._drop(self._shelves.get((scope, tagged), ()))
+        self.changes(call)
+
+    def _drop(self, keys: Iterable[bytes]) -> None:
+        for key in list(keys):
             self._take(key)
             self._cache.delete(key)
-        for execution, of in list(self._running.items()):
-            if of == session and execution.speculative:  # else somebody has asked for it
-                execution.give_way()
 
     def _take(self, key: bytes) -> Made | None:
         """What was made ahead under this key, which nobody can use any more."""
         made = self.made.pop(key, None)
-        if made is not None:
-            keys = self._of[made.session]
+        if made is not None and made.shelf is not None:
+            keys = self._shelves[made.shelf]
             del keys[key]
             if not keys:
-                del self._of[made.session]
+                del self._shelves[made.shelf]
         return made
 
     def forget(self, key: bytes) -> None:
@@ -171,21 +215,31 @@ class Ahead:
 
     def used(self, outcome: Outcome, key: bytes, hit: Hit) -> Outcome:
         """The outcome of who got this result, with whom that is owed to, if it was made ahead and
-        this is its first use. Time is saved then, but no money: it was paid for this."""
+        this is its first use. Time is saved then, but no money: it was paid for this, as is said."""
         made = self._take(key)
         if made is None or made.took_ns != hit.cost_ns or hit.source is Source.STALE:
             return outcome
         self._cache.totals.saved_usd -= hit.cost_usd
-        return replace(outcome, source=Source.SPECULATED, link=made.call_id, saved_usd=None)
+        return replace(
+            outcome,
+            source=Source.SPECULATED,
+            link=made.call_id,
+            saved_usd=None,
+            ahead_usd=hit.cost_usd or None,
+            ahead_tokens=made.tokens,
+        )
 
     def joined(
         self, call: Call, shared: Outcome, outcome: Outcome, execution: "Execution"
     ) -> Outcome:
         """The same for the first who joined a call ahead while it ran."""
         guess = execution.guess
-        if guess is None or guess.joiner != call.id:
+        if guess is None or guess.joiner != call.id or outcome.source is not Source.EXECUTED:
             return shared
-        if outcome.error is not None or outcome.source is not Source.EXECUTED:
+        if outcome.attempts:
+            paid, tokens = execution.cost_usd, outcome.tokens
+            shared = replace(shared, ahead_usd=paid, ahead_tokens=tokens)
+        if outcome.error is not None:
             return shared
         totals = self._cache.totals
         totals.saved_ns -= shared.saved_ns - guess.ran_ns
@@ -237,6 +291,20 @@ class Guess:
 def speculated(call: Call) -> Call:
     """The call as one that nobody asked for, which its id says too."""
     return replace(call, id=call.id + SPECULATED, priority=Priority.SPECULATIVE)
+
+
+def _served_to(call: Call) -> set[Scope]:
+    """The circles whose results the caller of this one may be served."""
+    return {Scope.of(call.caller, level) for level in ScopeLevel}
+
+
+def _meets(change: Effect, other: Effect) -> bool:
+    """Whether what has the effect `other` would have to wait for this change; see `engine.schedule`."""
+    if other.kind is not _READ:
+        return False
+    if change.kind is not _WRITE or not change.tags or not other.tags:
+        return True
+    return not set(change.tags).isdisjoint(other.tags)
 
 
 def _fail(around: "Execution | None") -> None:

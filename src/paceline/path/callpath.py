@@ -17,7 +17,7 @@ import msgspec
 from paceline.cache.flight import SingleFlight
 from paceline.cache.statistics import Totals
 from paceline.cache.tiered import Hit, Kept, ResultCache
-from paceline.call import Call, EffectKind, Outcome, Priority, Source
+from paceline.call import Call, Outcome, Priority, Source
 from paceline.clock import Clock
 from paceline.errors import (
     BudgetExceededError,
@@ -45,7 +45,6 @@ _log = logging.getLogger("paceline")
 _NOTHING: Final[Held] = frozenset()
 # Asking an enum for a member takes longer than comparing with it.
 _EXECUTED: Final = Source.EXECUTED
-_UNKNOWN: Final = EffectKind.UNKNOWN
 _SPECULATIVE: Final = Priority.SPECULATIVE
 
 
@@ -106,6 +105,8 @@ class CallPath:
             part_of = self._ahead.part_of(self._attempts.running(call.parent_id))
             if part_of is not None or call.priority is _SPECULATIVE:
                 return await self._run_ahead(speculated(call), job, part_of, use_cache=use_cache)
+            if not call.plan.effect.repeatable:
+                self._ahead.changes(call)
         start_ns = self._now_ns()
         identified = None
         if use_cache and call.plan.cacheable:
@@ -230,8 +231,8 @@ class CallPath:
     def _over(self, call: Call, outcome: Outcome) -> Outcome:
         """The outcome of what was executed, observed."""
         made = self._made_ahead or self._ahead.running
-        if made and call.plan.effect.kind is _UNKNOWN and outcome.attempts:
-            self._ahead.drop(call.caller.session)
+        if made and outcome.attempts and not call.plan.effect.repeatable:
+            self._ahead.changed(call)
         return self._observe(call, outcome)
 
     def _execution(self, call: Call, job: Job, identified: Identified | None) -> Execution:

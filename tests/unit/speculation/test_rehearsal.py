@@ -363,7 +363,8 @@ class Dear(Clerk):
 @pytest.mark.parametrize(("usd_a_day", "most"), [(0.0, 0), (0.03, 1), (0.05, 2), (1.0, 3)])
 def test_models_are_asked_ahead_for_what_they_may_cost(usd_a_day: float, most: int) -> None:
     """A model that costs money is asked ahead as long as what its answers cost last is within
-    `usd_a_day`, half of it at once: a rehearsal ends where the money does (P-02, S2-40)."""
+    `usd_a_day`, half of it at once: a rehearsal ends where the money does. A turn has used the same
+    however many of its answers were there (P-02, S2-40)."""
     steps: list[Uses] = [BOLTS, [("stock", {"item": "nut"})]]
 
     async def main() -> list[str]:
@@ -376,7 +377,10 @@ def test_models_are_asked_ahead_for_what_they_may_cost(usd_a_day: float, most: i
             async with runtime.session(model="clerk", user="ada") as session:
                 await session.send(SAID[0])
                 await asyncio.sleep(60)
-        ahead = [call for call, _ in found if call.priority is Priority.SPECULATIVE]
+                ahead = [call for call, _ in found if call.priority is Priority.SPECULATIVE]
+                turn = await session.send(SAID[1])
+                assert turn.tokens == Tokens(3_000, 0)
+                assert turn.cost_usd == pytest.approx(0.03)
         return [call.name for call in ahead if call.name == "clerk"]
 
     assert runs_clean(main()) == ["clerk"] * most

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from paceline.call import Source
 from tests.unit.speculation.worlds import (
+    GENEROUS,
     ITEMS,
     Follows,
     World,
     foretelling,
     runs_clean,
     shop,
+    sure,
     timeless,
     told,
     with_prediction,
@@ -26,6 +28,8 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     *[("stock", {"item": item}) for item in ITEMS],
     *[("buy", {"item": item}) for item in ITEMS],
     ("total", {}),
+    ("look_round", {}),
+    *[("swap", {"item": item, "other": "saw"}) for item in ("bolt", "nut")],
     ("shake", {}),
     ("ask_a_friend", {}),
     ("secret", {}),
@@ -86,8 +90,62 @@ def test_sessions_show_the_same_with_and_without(
         foretelling(patch, random.Random(seed), CALLS)
         ahead, ran_ahead, _ = runs_clean(played(turns, speculate=True))
     assert ahead == without
-    for name in ("buy", "shake", "ask_a_friend", "secret", "now"):
+    for name in ("buy", "swap", "shake", "ask_a_friend", "secret", "now"):
         assert ran_ahead[name] == ran[name]
+
+
+@pytest.mark.parametrize("change", [("buy", {"item": "bolt"}), ("shake", {})])
+def test_who_changes_something_sees_it(
+    change: tuple[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made ahead for another session of the same user is not told to one that has changed
+    something since, though nobody knows whether that was read (S2-40, P-02, case 97)."""
+    sure(monkeypatch, idle=[("look_round", {})])
+
+    async def main() -> str:
+        async with shop(**GENEROUS) as runtime:
+            world = World(runtime)
+            async with runtime.session("other", model=Follows([]), user="ada"):
+                await asyncio.sleep(2)
+                assert world.ran["look_round"] == 1
+                model = Follows([[change], [("look_round", {})]])
+                async with runtime.session("own", model=model, user="ada") as session:
+                    turn = await session.send("go")
+                    assert int(turn.tool_calls[1].result) == sum(world.counts.values())
+                    return turn.tool_calls[1].source
+
+    assert runs_clean(main()) == Source.EXECUTED
+
+
+def test_a_launch_that_lost_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a tool is about to change is not read ahead any longer, and once it has been changed only
+    what is read from then on is told (S2-40, P-01, case 97)."""
+    sure(monkeypatch, reply=[("slow", {})])
+    log: list[tuple[str, float]] = []
+
+    async def main() -> str:
+        now = asyncio.get_running_loop().time
+        async with shop(**GENEROUS) as runtime:
+            world = World(runtime)
+
+            @runtime.tool(effect="read", ttl_s=600, tags=("item:bolt",))
+            async def slow() -> int:
+                began, seen = now(), world.counts["bolt"]
+                try:
+                    await asyncio.sleep(20)
+                except asyncio.CancelledError:
+                    log.append(("cancelled", round(now() - began, 1)))
+                    raise
+                return seen
+
+            steps: list[list[tuple[str, dict[str, Any]]]]
+            steps = [[("buy", {"item": "bolt"})], [("slow", {})]]
+            async with runtime.session(model=Follows(steps), user="ada") as session:
+                turn = await session.send("go")
+        return turn.tool_calls[1].result
+
+    assert runs_clean(main()) == "1"
+    assert log == [("cancelled", 3.0)]
 
 
 def test_a_foretold_call_costs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 
 from paceline import Effect, Plan, Runtime
 from paceline.call import Call, Outcome, Priority, Source
+from paceline.engine.states import ResourceLimits
+from paceline.errors import BudgetExceededError
 from paceline.predict.budget import Budget
 from paceline.tools.function import ToolOptions
 from tests.unit.sessions.quiet import seen
-from tests.unit.speculation.worlds import GENEROUS, Follows, World, runs_clean, shop, sure
+from tests.unit.speculation.worlds import (
+    GENEROUS,
+    Follows,
+    World,
+    runs_clean,
+    shop,
+    sure,
+    with_prediction,
+)
 
 CALM_S: Final = 5.0
 TOOLS = st.lists(
@@ -248,6 +258,39 @@ def test_money_is_spent_as_far_as_it_is_allowed(monkeypatch: pytest.MonkeyPatch)
     for usd_a_day in (0.0, 4.0):
         runs_clean(main(usd_a_day))
     assert ran == {4.0: 2}
+
+
+@pytest.mark.parametrize("takes_s", [1.0, 5.0])
+def test_limits_of_money_hold_for_what_was_made_ahead(
+    takes_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn costs, and is ended by its limit, as without: what was made ahead is paid by who uses it
+    first, when it is there or while it runs, and is spent once (S2-40, P-02, S2-46)."""
+    sure(monkeypatch, reply=[("dear", {"n": n}) for n in range(4)])
+
+    async def main(speculate: bool) -> tuple[str, list[float | None], float]:
+        more = {**with_prediction(speculate), "usd_a_day": 1e6, "usd_an_hour": 1e6}
+        async with shop(**more) as runtime:
+            ran: list[int] = []
+
+            @runtime.tool(effect="read", ttl_s=600, cost_usd=1.0)
+            async def dear(n: int) -> int:
+                ran.append(n)
+                await asyncio.sleep(takes_s)
+                return n
+
+            model = Follows([[("dear", {"n": n})] for n in (0, 0, 1, 2, 3)])
+            limits = ResourceLimits(max_turn_usd=2.5)
+            async with runtime.session(model=model, user="ada", limits=limits) as session:
+                with pytest.raises(BudgetExceededError) as failed:
+                    await session.send("go")
+                turn = session.turns[-1]
+            spent = runtime.metrics.snapshot().agents["dear"].ever.usage.cost_usd
+            assert spent == len(ran)
+            return str(failed.value.budget), [one.cost_usd for one in turn.tool_calls], spent
+
+    budget, costs, _ = runs_clean(main(speculate=True))
+    assert (budget, costs, 3.0) == runs_clean(main(speculate=False))
 
 
 def test_a_friend_is_asked_where_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

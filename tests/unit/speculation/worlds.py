@@ -50,7 +50,9 @@ class World:
             self.stock
         )
         runtime.tool(effect="read", tags=_ALL, ttl_s=600)(self.total)
+        runtime.tool(effect="read", ttl_s=600)(self.look_round)
         runtime.tool(effect="write", tags=("item:{item}",))(self.buy)
+        runtime.tool(effect="write", tags=("item:{item}", "item:{other}"))(self.swap)
         runtime.tool()(self.shake)
         runtime.tool(effect="read", tags=_ALL, ttl_s=600, outside=True)(self.ask_a_friend)
         runtime.tool(effect="read", tags=_ALL, ttl_s=600, approval=True)(self.secret)
@@ -63,6 +65,19 @@ class World:
     async def total(self) -> int:
         """How many there are of all."""
         return await self._run("total", 1)
+
+    async def look_round(self) -> int:
+        """The same; it does not say what it reads."""
+        return await self._run("look_round", 1)
+
+    async def swap(self, item: str, other: str) -> str:
+        """Three of one for one of the other."""
+        self.ran["swap"] += 1
+        await asyncio.sleep(0.25)
+        self.counts[item] += 3
+        self.counts[other] -= 1
+        await asyncio.sleep(0.25)
+        return "swapped"
 
     async def buy(self, item: str) -> int:
         """One more."""
