@@ -137,11 +137,12 @@ class PredictSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Of one tool."""
     session_launches_per_minute: Count = 30
     """In one session."""
-    work_s_per_minute: Seconds = 30.0
-    """What all calls ahead take together, in seconds."""
+    work_s_per_minute: Seconds = 60.0
+    """What all calls ahead take together, in seconds; those of one tool, or of one session, no more than
+    half of it at once."""
     usd_a_day: Rate = 0.0
-    """What all calls ahead may cost, in US dollars in any 24 hours, half of it at once; 0 for those
-    that cost nothing."""
+    """What all calls ahead may cost, in US dollars in any 24 hours, half of it at once, and a quarter
+    those of one tool, model or session; 0 for those that cost nothing."""
     at_once: Count = 3
     """Calls ahead at one moment of a session."""
     usd_an_hour: Rate = 20.0

@@ -196,12 +196,14 @@ class ConversationTurn(msgspec.Struct, frozen=True, gc=False):
 
 
 class PredictedCall(msgspec.Struct, frozen=True, gc=False):
-    """A call that is likely to come."""
+    """A call that is likely to come. `expected_ns` is how long it takes and `expected_usd` what it
+    costs, in US dollars, as far as that is known."""
 
     tool_name: str
     arguments: str
     probability: float
     expected_ns: int = 0
+    expected_usd: float = 0.0
 
 
 class PerformanceHints(msgspec.Struct, frozen=True, gc=False):

@@ -75,6 +75,11 @@ class Total(msgspec.Struct):
     doubt: Annotated[float, Meta(ge=0, le=_MOST_DOUBT)] = 0.0
     at_ns: int = 0  # of the doubt, by the clock of this process
 
+    def waste(self, seconds: float, usd: float) -> None:
+        """So much more was in vain, or less."""
+        self.wasted_s = max(0.0, self.wasted_s + seconds)
+        self.wasted_usd = max(0.0, self.wasted_usd + usd)
+
     def doubted(self, amount: float, now_ns: int) -> float:
         """The doubt, with so much more of it, or less."""
         left = max(0.0, self.doubt - max(0, now_ns - self.at_ns) / _NS / _LEAK_S)

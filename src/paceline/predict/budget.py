@@ -17,6 +17,7 @@ _MINUTE_NS: Final = 60 * _NS
 _DAY_NS: Final = 86_400 * _NS
 _MOST_SAVED: Final = 100.0  # launches in vain that real calls can pay for ahead
 _MOST_OPEN: Final = 10_000  # launches of which it is not known what they took, or if they are used
+_SHARE: Final = 0.5  # of seconds and dollars, for one tool or session
 _HAIR: Final = 1e-9  # by which sums of fractions may be off
 
 
@@ -50,49 +51,86 @@ class _Bucket:
 
 @final
 class _Each:
-    """Buckets of `limit` a minute, one for each name.
+    """Buckets of `most`, filling up by `rate`, one for each name: of the names used last."""
 
-    A bucket that nothing was taken from for a minute is full, and need not be there: of those used
-    last it keeps as many as there can be launches in a minute.
-    """
+    __slots__ = ("_buckets", "_names", "_rate", "most")
 
-    __slots__ = ("_buckets", "_most", "limit")
-
-    def __init__(self, limit: int, most: int) -> None:
-        self.limit = limit
-        self._most = most
+    def __init__(self, most: float, rate: float, names: int) -> None:
+        self.most = most
+        self._rate = rate
+        self._names = names
         self._buckets: dict[str, _Bucket] = {}
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def has(self, name: str, now_ns: int) -> bool:
-        """Whether one more is there."""
+    def has(self, name: str, amount: float, now_ns: int) -> bool:
+        """Whether that much is there."""
         bucket = self._buckets.get(name)
-        return self.limit >= 1 if bucket is None else bucket.has(1, now_ns)
+        return amount <= self.most + _HAIR if bucket is None else bucket.has(amount, now_ns)
 
-    def take(self, name: str, now_ns: int) -> None:
-        """Takes one."""
+    def take(self, name: str, amount: float, now_ns: int) -> None:
+        """Takes it, or gives back."""
+        if not amount:
+            return
         bucket = self._buckets.pop(name, None)
         if bucket is None:
-            bucket = _a_minute(self.limit, now_ns)
-            if len(self._buckets) >= self._most:
+            bucket = _Bucket(self.most, self._rate, now_ns)
+            if len(self._buckets) >= self._names:
                 del self._buckets[next(iter(self._buckets))]
         self._buckets[name] = bucket
-        bucket.take(1, now_ns)
-
-    def give_back(self, name: str, now_ns: int) -> None:
-        """One that was taken."""
-        if (bucket := self._buckets.get(name)) is not None:
-            bucket.take(-1, now_ns)
+        bucket.take(amount, now_ns)
 
 
-class _Unused(NamedTuple):
-    """A launch that nobody has used yet."""
+@final
+class _Limit:
+    """What may be taken of one thing: in all, by each tool, and by each session."""
+
+    __slots__ = ("_all", "_per", "_said", "_sessions", "_tools", "_what")
+
+    def __init__(
+        self, what: str, per: str, said: str, whole: _Bucket, *, tools: _Each, sessions: _Each
+    ) -> None:
+        """`said` is how much of `what` there is in all; that of one is so much `per` minute, or at
+        once."""
+        self._what = what
+        self._per = per
+        self._said = said
+        self._all = whole
+        self._tools = tools
+        self._sessions = sessions
+
+    def __len__(self) -> int:
+        """Tools and sessions of which something is remembered."""
+        return len(self._tools) + len(self._sessions)
+
+    def refusal(self, tool: str, session: str, amount: float, now_ns: int) -> str:
+        """Nothing if that much may be taken, or why not, in words."""
+        what, per, tools, sessions = self._what, self._per, self._tools, self._sessions
+        if not self._all.has(amount, now_ns):
+            return f"no more than {self._said}"
+        if not tools.has(tool, amount, now_ns):
+            return f"no more than {tools.most:g} {what} of {tool} {per}"
+        if not sessions.has(session, amount, now_ns):
+            return f"no more than {sessions.most:g} {what} {per} in one session"
+        return ""
+
+    def take(self, tool: str, session: str, amount: float, now_ns: int) -> None:
+        """Takes it, there or not; less than 0 gives back."""
+        self._all.take(amount, now_ns)
+        self._tools.take(tool, amount, now_ns)
+        self._sessions.take(session, amount, now_ns)
+
+
+class _Launch(NamedTuple):
+    """For what, in which session and on whose allowance something was launched, and what it was
+    expected to take."""
 
     tool: str
     session: str
     whose: str
+    expected_s: float
+    usd: float
 
 
 @final
@@ -102,7 +140,9 @@ class Budget:
     In any minute no more is launched than its limit and what was left of the minute before;
     `work_s_per_minute` is work, counted as expected when it is launched and as it was once that is
     known. In any 24 hours calls launched cost no more than `usd_a_day` by expectation, and no more
-    than half of it at once.
+    than half of it at once. One tool or session alone takes no more than half of the seconds and of
+    the dollars that are there at once, so that there is something left for others; what is gone comes
+    back to it as to all.
 
     Besides, each launch takes 1 of an allowance and gives it back when it is used. It is `initial` at
     first, and each real call that changes nothing adds `extra_calls`; up to 100 can be saved up. So
@@ -118,7 +158,7 @@ class Budget:
         launches_per_minute: int = 60,
         tool_launches_per_minute: int = 20,
         session_launches_per_minute: int = 30,
-        work_s_per_minute: float = 30.0,
+        work_s_per_minute: float = 60.0,
         usd_a_day: float = 0.0,
         extra_calls: float = 0.3,
         initial: float = 8.0,
@@ -135,22 +175,32 @@ class Budget:
         if not all(limit >= 0 for limit in (*limits, extra_calls, initial)):
             raise ValueError("a limit of what is launched ahead is not below 0")
         now_ns = clock.monotonic_ns()
-        most = 2 * launches_per_minute + 1  # a minute's limit, and what the minute before left
         self._clock = clock
-        self._all = _a_minute(launches_per_minute, now_ns)
-        self._tools = _Each(tool_launches_per_minute, most)
-        self._sessions = _Each(session_launches_per_minute, most)
-        self._seconds = _a_minute(work_s_per_minute, now_ns)
-        self._usd = _Bucket(usd_a_day / 2, usd_a_day / 2 / _DAY_NS, now_ns)
-        self._launches_per_minute = launches_per_minute
-        self._work_s_per_minute = work_s_per_minute
-        self._usd_a_day = usd_a_day
+        # A bucket that nothing was taken from for a minute is full, and need not be there: there can
+        # be launches of a minute, and what the minute before left.
+        names = 2 * launches_per_minute + 1
+        self._launches = _Limit(
+            "launches",
+            "a minute",
+            f"{launches_per_minute} launches a minute",
+            _Bucket(launches_per_minute, launches_per_minute / _MINUTE_NS, now_ns),
+            tools=_Each(tool_launches_per_minute, tool_launches_per_minute / _MINUTE_NS, names),
+            sessions=_Each(
+                session_launches_per_minute, session_launches_per_minute / _MINUTE_NS, names
+            ),
+        )
+        work_s, work_rate = work_s_per_minute, work_s_per_minute / _MINUTE_NS
+        self._seconds = _shared(
+            "s of work", f"{work_s:g} s of work a minute", work_s, work_rate, now_ns
+        )
+        usd, usd_rate = usd_a_day / 2, usd_a_day / 2 / _DAY_NS
+        self._usd = _shared("USD", f"{usd_a_day:g} USD a day", usd, usd_rate, now_ns)
         self._extra_calls = extra_calls
         self._initial = initial if extra_calls else 0.0
         self._most = max(self._initial, _MOST_SAVED)
         self._allowances: dict[str, float] = {}
-        self._unused: dict[str, _Unused] = {}
-        self._running: dict[str, tuple[float, float]] = {}
+        self._unused: dict[str, _Launch] = {}
+        self._running: dict[str, _Launch] = {}
 
     def allowance(self, whose: str = "") -> float:
         """How many more may be launched in vain for somebody."""
@@ -166,7 +216,11 @@ class Budget:
         if self.allowance(whose) + _HAIR < 1:
             return f"too many launches in vain: {self._extra_calls:g} for one real call are allowed"
         now_ns = self._clock.monotonic_ns()
-        return self._too_many(tool, session, now_ns) or self._too_much(expected_s, usd, now_ns)
+        return (
+            self._launches.refusal(tool, session, 1, now_ns)
+            or self._seconds.refusal(tool, session, expected_s, now_ns)
+            or self._usd.refusal(tool, session, usd, now_ns)
+        )
 
     def launched(
         self,
@@ -181,22 +235,21 @@ class Budget:
         """A call was launched, which `may` had just allowed. `id_` is its own."""
         now_ns = self._clock.monotonic_ns()
         self._grant(whose, -1)
-        self._all.take(1, now_ns)
-        self._tools.take(tool, now_ns)
-        self._sessions.take(session, now_ns)
-        self._seconds.take(expected_s, now_ns)
-        self._usd.take(usd, now_ns)
-        _keep(self._unused, id_, _Unused(tool, session, whose))
-        _keep(self._running, id_, (expected_s, usd))
+        self._launches.take(tool, session, 1, now_ns)
+        self._seconds.take(tool, session, expected_s, now_ns)
+        self._usd.take(tool, session, usd, now_ns)
+        launch = _Launch(tool, session, whose, expected_s, usd)
+        _keep(self._unused, id_, launch)
+        _keep(self._running, id_, launch)
 
     def took(self, id_: str, took_s: float, usd: float = 0.0) -> None:
         """It is over: what it did take and cost takes the place of what was expected."""
-        expected = self._running.pop(id_, None)
-        if expected is None:
+        launch = self._running.pop(id_, None)
+        if launch is None:
             return
         now_ns = self._clock.monotonic_ns()
-        self._seconds.take(took_s - expected[0], now_ns)
-        self._usd.take(usd - expected[1], now_ns)
+        self._seconds.take(launch.tool, launch.session, took_s - launch.expected_s, now_ns)
+        self._usd.take(launch.tool, launch.session, usd - launch.usd, now_ns)
 
     def used(self, id_: str) -> None:
         """A real call has asked for it. Counts once, and only for what was launched."""
@@ -209,12 +262,9 @@ class Budget:
         launch = self._unused.get(id_)
         if launch is None:
             return
-        now_ns = self._clock.monotonic_ns()
         self.used(id_)
         self.took(id_, 0.0)
-        self._all.take(-1, now_ns)
-        self._tools.give_back(launch.tool, now_ns)
-        self._sessions.give_back(launch.session, now_ns)
+        self._launches.take(launch.tool, launch.session, -1, self._clock.monotonic_ns())
 
     def gone(self, id_: str) -> None:
         """Nobody will use it any more."""
@@ -229,25 +279,17 @@ class Budget:
         self._allowances.pop(whose, None)
         _keep(self._allowances, whose, allowance)
 
-    def _too_many(self, tool: str, session: str, now_ns: int) -> str:
-        if not self._all.has(1, now_ns):
-            return f"no more than {self._launches_per_minute} launches a minute"
-        if not self._tools.has(tool, now_ns):
-            return f"no more than {self._tools.limit} launches of {tool} a minute"
-        if not self._sessions.has(session, now_ns):
-            return f"no more than {self._sessions.limit} launches a minute in one session"
-        return ""
 
-    def _too_much(self, expected_s: float, usd: float, now_ns: int) -> str:
-        if not self._seconds.has(expected_s, now_ns):
-            return f"no more than {self._work_s_per_minute:g} s of work a minute"
-        if not self._usd.has(usd, now_ns):
-            return f"no more than {self._usd_a_day:g} USD a day"
-        return ""
-
-
-def _a_minute(limit: float, now_ns: int) -> _Bucket:
-    return _Bucket(limit, limit / _MINUTE_NS, now_ns)
+def _shared(what: str, said: str, most: float, rate: float, now_ns: int) -> _Limit:
+    """A limit of which one tool or session alone takes no more than a share at once."""
+    return _Limit(
+        what,
+        "at once",
+        said,
+        _Bucket(most, rate, now_ns),
+        tools=_Each(_SHARE * most, rate, _MOST_OPEN),
+        sessions=_Each(_SHARE * most, rate, _MOST_OPEN),
+    )
 
 
 def _keep(open_: dict[str, V], id_: str, value: V) -> None:

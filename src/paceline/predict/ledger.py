@@ -59,8 +59,9 @@ class Figures(msgspec.Struct, frozen=True):
 
 class _Launch(msgspec.Struct, frozen=True, gc=False):
     """One that nobody has used yet. `standing` is that of its place when it was launched, which may be
-    forgotten by now. `doubt` is what it takes of that which a tool may lose in all circles; nothing
-    where it is paid for by what was earned, and then `open_s` is what it costs."""
+    forgotten by now. What it takes and costs is as expected while it `runs`, then as it was. `doubt` is
+    its part of that which a tool may lose in all circles, the most of one while it runs; nothing where
+    it is paid for by what was earned, and then `open_s` is what it costs."""
 
     tool: str
     standing: Standing
@@ -70,6 +71,7 @@ class _Launch(msgspec.Struct, frozen=True, gc=False):
     epoch: int
     doubt: float
     open_s: float
+    runs: bool = True
 
 
 @final
@@ -77,21 +79,23 @@ class Ledger:
     """Says whether a launch is worth it, and for how long a tool is left alone that is not: in the
     circle in which its calls are predicted, so that nobody is left alone because of others.
 
-    Once a tool has lost more than 2.7 times what a call takes, in at least 6 launches, it is off. After a
-    pause of 60 s at most, twice as long each time up to an hour, and at random up to half of that
-    shorter, 5 launches try it again: what they save has to be more than what they cost. A launch
-    counts as in vain `grace_s` seconds after it, and no more if it is used later after all; one of
-    which nothing is heard is forgotten after `ttl_s`.
+    Once a tool has lost more than 2.7 times what a call is expected to take, in at least 6 launches,
+    it is off. After a pause of 60 s at most, twice as long each time up to an hour, and at random up to
+    half of that shorter, 5 launches try it again: what they save has to be more than what they cost. A
+    launch counts as in vain `grace_s` seconds after it, and no more if it is used later after all; one
+    of which nothing is heard is forgotten after `ttl_s`. What a launch really took and cost takes the
+    place of what was expected as soon as it is over, whether it was counted by then or not.
 
-    At most 30 launches of a tool are out at once of which nothing is known yet. So from the moment
-    at which all its predictions are wrong, with T the longest that its calls take and c the most
-    that one in vain costs, all in vain together cost at most
+    At most 30 launches of a tool are out at once that run, or of which nothing is known yet. So from
+    the moment at which all its predictions are wrong, with T the longest that its calls are expected to
+    take and c the most that one in vain costs, expected or really, all in vain together cost at most
     max(2.7 T, 6 c) + 61 c + 5 c (7 + t / 1800) within t seconds.
 
     That is for one circle. All of them together, however many and new, lose no more than what they
     had earned and (8 + t / 600) max(2.7 T, 6 c), t counted from the first launch: who has earned
-    nothing has to wait then. One circle that is always wrong never takes all of that. The accounts
-    that were used last are kept, 4,000 of them.
+    nothing has to wait then. Besides, what is launched on what a circle had earned may cost more than
+    expected, as long as that is not known. One circle that is always wrong never takes all of that. The
+    accounts that were used last are kept, 4,000 of them.
     """
 
     def __init__(
@@ -176,18 +180,43 @@ class Ledger:
         standing = self._accounts.use(Place(circle, tool), now_ns)
         total.launched += 1
         standing.launched(takes_s, 1 - self._decay, now_ns)
-        cost, doubt, open_s = self._cost(takes_s, usd), 0.0, 0.0
-        if standing.pays(cost):
-            open_s = cost
-        else:
-            doubt = min(standing.share(cost), MOST_OF_ONE)
-        standing.open_s += open_s
+        cost = self._cost(takes_s, usd)
+        doubt, open_s = (0.0, cost) if standing.pays(cost) else (MOST_OF_ONE, 0.0)
+        standing.opened(open_s)
         total.doubted(doubt, now_ns)
         if len(self._fresh) >= _MOST_PENDING:
             self._age(next(iter(self._fresh)))
         self._fresh[id_] = _Launch(
             tool, standing, at_ns, takes_s, usd, standing.epoch, doubt, open_s
         )
+
+    def took(self, id_: str, took_s: float, usd: float = 0.0) -> None:
+        """It ran to its end: what it did take and cost takes the place of what was expected. Counts
+        once."""
+        now_ns = self._settle()
+        late = id_ not in self._fresh
+        launches = self._late if late else self._fresh
+        launch = launches.get(id_)
+        if launch is None or not launch.runs:
+            return
+        took_s, usd = _amount(took_s), _amount(usd)
+        total, standing = self._accounts.total(launch.tool), launch.standing
+        cost, doubt, open_s = self._cost(took_s, usd), 0.0, 0.0
+        if launch.doubt:
+            doubt = min(standing.share(cost), MOST_OF_ONE)
+            total.doubted(doubt - launch.doubt, now_ns)
+        elif not late:
+            open_s = cost
+            standing.opened(open_s - launch.open_s)
+        launches[id_] = msgspec.structs.replace(
+            launch, takes_s=took_s, usd=usd, doubt=doubt, open_s=open_s, runs=False
+        )
+        if late:
+            standing.known()
+            total.waste(took_s - launch.takes_s, usd - launch.usd)
+            if launch.epoch == standing.epoch:
+                more_s = cost - self._cost(launch.takes_s, launch.usd)
+                standing.lost_more(more_s, now_ns, self._rng)
 
     def used(self, id_: str, saved_s: float) -> None:
         """A real call asked for it, and waited so many seconds less. Counts once."""
@@ -218,18 +247,20 @@ class Ledger:
         self._settle()
         if id_ in self._fresh:
             self._age(id_)
-        self._late.pop(id_, None)
+        self._drop(id_)
 
-    def cancelled(self, id_: str) -> None:
-        """It gave way to real work: what it took so far is wasted, but that is not its tool's fault."""
+    def cancelled(self, id_: str, usd: float | None = None) -> None:
+        """It gave way to real work: what it took so far is wasted, but that is not its tool's fault. It
+        cost what was expected, if nobody knows better."""
         now_ns = self._settle()
         launch = self._taken(id_, right=None)
         if launch is None:
             return
         total = self._accounts.total(launch.tool)
         total.cancelled += 1
-        total.wasted_s += min(max(0, now_ns - launch.at_ns) / _NS, launch.takes_s)
-        total.wasted_usd += launch.usd
+        total.waste(
+            max(0, now_ns - launch.at_ns) / _NS, launch.usd if usd is None else _amount(usd)
+        )
         launch.standing.try_again(launch.epoch)
 
     def end(self) -> bool:
@@ -297,38 +328,46 @@ class Ledger:
             id_, launch = next(iter(self._late.items()))
             if now_ns - launch.at_ns < self._ttl_ns:
                 break
-            del self._late[id_]
+            self._drop(id_)
         return now_ns
 
     def _age(self, id_: str) -> None:
         """Counts one as in vain; it may still be used."""
         if len(self._late) >= _MOST_PENDING:
-            del self._late[next(iter(self._late))]
+            self._drop(next(iter(self._late)))
         launch = self._late[id_] = self._fresh.pop(id_)
         total, standing = self._accounts.total(launch.tool), launch.standing
         total.precision.add(self._decay, right=False)
-        total.wasted_s += launch.takes_s
-        total.wasted_usd += launch.usd
-        standing.known(launch.open_s)
+        total.waste(launch.takes_s, launch.usd)
+        standing.opened(-launch.open_s)
+        if not launch.runs:
+            standing.known()
         if launch.epoch == standing.epoch:
             cost = self._cost(launch.takes_s, launch.usd)
             standing.lose(cost, self._clock.monotonic_ns(), self._rng)
 
+    def _drop(self, id_: str) -> _Launch | None:
+        """Takes one out that was counted as in vain; what becomes of it is not heard any more."""
+        launch = self._late.pop(id_, None)
+        if launch is not None and launch.runs:
+            launch.standing.known()
+        return launch
+
     def _taken(self, id_: str, *, right: bool | None) -> _Launch | None:
         """Takes a launch out; what was counted of it is corrected. None for one that is not known."""
         late = id_ not in self._fresh
-        launch = self._late.pop(id_, None) if late else self._fresh.pop(id_)
+        launch = self._drop(id_) if late else self._fresh.pop(id_)
         if launch is None:
             return None
         total, standing = self._accounts.total(launch.tool), launch.standing
         total.doubted(-launch.doubt, self._clock.monotonic_ns())
         if not late:
-            standing.known(launch.open_s)
+            standing.opened(-launch.open_s)
+            standing.known()
             if right is not None:
                 total.precision.add(self._decay, right=right)
             return launch
-        total.wasted_s = max(0.0, total.wasted_s - launch.takes_s)
-        total.wasted_usd = max(0.0, total.wasted_usd - launch.usd)
+        total.waste(-launch.takes_s, -launch.usd)
         if right:
             total.precision.correct()
         if launch.epoch == standing.epoch:

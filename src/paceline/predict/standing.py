@@ -50,7 +50,7 @@ class Standing:
         """As it is kept; what is left of a pause begins now."""
         self.account = account
         self.fresh = 0
-        """Launches of which nothing is known yet."""
+        """Launches that run, or of which nothing is known yet."""
         self.open_s = 0.0
         """What those cost that are paid for by what was earned."""
         self.epoch = 0
@@ -93,10 +93,13 @@ class Standing:
         if account.off and self._may_probe(now_ns):
             self._probes += 1
 
-    def known(self, open_s: float) -> None:
-        """What became of one that cost so much of what was earned."""
+    def opened(self, cost_s: float) -> None:
+        """Launches cost so much more of what was earned, or less."""
+        self.open_s = max(0.0, self.open_s + cost_s)
+
+    def known(self) -> None:
+        """One is over, and it is known what became of it."""
         self.fresh -= 1
-        self.open_s = max(0.0, self.open_s - open_s)
 
     def try_again(self, epoch: int) -> None:
         """One of this epoch says nothing of its tool: it may be made once more."""
@@ -127,8 +130,16 @@ class Standing:
         account.earned_s = max(account.earned_s - cost_s, -LARGEST)
         if account.off:
             self._count_probe(now_ns, rng)
-        elif account.lost >= _LEAST and account.lost_s > self._patience_s:
-            self._turn_off(now_ns, rng)
+        else:
+            self._judge(now_ns, rng)
+
+    def lost_more(self, cost_s: float, now_ns: int, rng: random.Random) -> None:
+        """One of this epoch that was in vain cost so much more than was counted, or less."""
+        account = self.account
+        account.lost_s = min(max(0.0, account.lost_s + cost_s), LARGEST)
+        account.earned_s = max(account.earned_s - cost_s, -LARGEST)
+        if not account.off:
+            self._judge(now_ns, rng)
 
     def not_lost(self, cost_s: float) -> None:
         """One of this epoch that was held to be in vain was not."""
@@ -142,6 +153,12 @@ class Standing:
     def _patience_s(self) -> float:
         """What may be lost before it is off."""
         return _DOUBT * self.account.takes_s
+
+    def _judge(self, now_ns: int, rng: random.Random) -> None:
+        """Turns it off if more was lost than may be."""
+        account = self.account
+        if account.lost >= _LEAST and account.lost_s > self._patience_s:
+            self._turn_off(now_ns, rng)
 
     def _may_probe(self, now_ns: int) -> bool:
         return now_ns >= self.until_ns and self._probes < _PROBES

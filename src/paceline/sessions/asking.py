@@ -1,11 +1,11 @@
 """The models of a session, asked on the one call path."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol, cast, final
+from typing import Final, NamedTuple, Protocol, cast, final
 
 import msgspec
 
-from paceline.call import Call, Caller, Kind, Outcome, Plan, Priority, Scope
+from paceline.call import Call, Caller, Kind, Outcome, Plan, Priority, Scope, Tokens
 from paceline.clock import Clock
 from paceline.engine.states import ExecutionContext
 from paceline.errors import Category, PacelineError
@@ -13,12 +13,17 @@ from paceline.hearing import Floor, current_floor, nobody
 from paceline.messages import AssistantMessage, Hear, ModelReply, ModelRequest
 from paceline.path.calls import Calls
 from paceline.path.job import Job
+from paceline.pricing import PriceList, day_of
 from paceline.sessions.toolbox import Run
 from paceline.sessions.turns import place_of
 
-__all__ = ["Asked", "ModelCalls", "last_said"]
+__all__ = ["Ahead", "Asked", "ModelCalls", "last_said"]
 
 _NS: Final = 1_000_000_000
+_CHARACTERS: Final = 4
+"""Of a token, about."""
+_ANSWER: Final = 1_000
+"""Tokens that an answer is held to have, where nobody has seen one."""
 _ANOTHER_MAY: Final = frozenset(
     {
         Category.AUTHENTICATION,
@@ -42,6 +47,11 @@ class Asked(Protocol):
         """What figures call it."""
         ...
 
+    @property
+    def priced_as(self) -> str | None:
+        """What prices are likely to call it; None for one that costs nothing."""
+        ...
+
     answered: bool
     """Whether it has ever answered in this process."""
 
@@ -54,11 +64,20 @@ class Asked(Protocol):
         ...
 
 
+class Ahead(NamedTuple):
+    """A call that asks a model ahead. `usd` is about what it costs, by the prices there are; None where
+    it may cost something, and no price says how much."""
+
+    call: Call
+    job: Job
+    usd: float | None
+
+
 @final
 class ModelCalls:
     """Asks the models of a session: the first, and if that cannot answer the next ones."""
 
-    __slots__ = ("_caller", "_calls", "_clock", "_models", "_priority", "_run", "_scope")
+    __slots__ = ("_caller", "_calls", "_clock", "_models", "_prices", "_priority", "_run", "_scope")
 
     def __init__(
         self,
@@ -69,6 +88,7 @@ class ModelCalls:
         caller: Caller,
         clock: Clock,
         priority: Priority = Priority.NORMAL,
+        prices: PriceList | None = None,
     ) -> None:
         """`models`, one at least, are asked in this order. `run` is the call path."""
         self._models = tuple(models)
@@ -78,6 +98,7 @@ class ModelCalls:
         self._scope = Scope.of(caller, None)
         self._clock = clock
         self._priority = priority
+        self._prices = PriceList() if prices is None else prices
 
     def at(self, priority: Priority) -> "ModelCalls":
         """The same, more or less urgent."""
@@ -88,6 +109,7 @@ class ModelCalls:
             caller=self._caller,
             clock=self._clock,
             priority=priority,
+            prices=self._prices,
         )
 
     @property
@@ -179,12 +201,22 @@ class ModelCalls:
         )
         return call, job
 
-    def ahead(self, request: ModelRequest, context: ExecutionContext) -> tuple[Call, Job] | None:
+    def ahead(self, request: ModelRequest, context: ExecutionContext) -> Ahead | None:
         """What asks the first model, if its answer is kept for who asks the same later."""
         call, job = self._call(self._models[0], request, context, None)
         if not call.plan.cacheable:
             return None
-        return msgspec.structs.replace(call, priority=Priority.SPECULATIVE), job
+        usd = self._usd(self._models[0].priced_as, call.arguments)
+        return Ahead(msgspec.structs.replace(call, priority=Priority.SPECULATIVE), job, usd)
+
+    def _usd(self, model: str | None, arguments: Mapping[str, object]) -> float | None:
+        """About what asking it once costs. Where there are no prices nothing is held to cost."""
+        if model is None or not self._prices:
+            return 0.0
+        read, most = len(msgspec.json.encode(arguments)) // _CHARACTERS, arguments.get("max_tokens")
+        said = min(most, _ANSWER) if isinstance(most, int) else _ANSWER
+        cost = self._prices.cost(model, Tokens(read, said), day_of(self._clock.wall_ns()))
+        return None if cost is None else cost.cost_usd
 
     def reply(self, outcome: Outcome) -> ModelReply | None:
         """What the first model answered to that; None if it did not."""

@@ -99,6 +99,11 @@ class DirectModel:
             heeds=True,
         )
 
+    @property
+    def priced_as(self) -> str | None:
+        """Prices call it as it calls itself."""
+        return None if self._free else self.model.name
+
     def call(self, request: ModelRequest) -> tuple[Mapping[str, object], Plan, Job]:
         """The whole request is in the arguments if answers are kept, else what was said last."""
         request = self._sampling.of(request)
@@ -144,6 +149,11 @@ class FleetModel:
         self._sampling = sampling
         self._plans = sampling.plans()
         self._job = job
+
+    @property
+    def priced_as(self) -> str | None:
+        """Which model answers the servers say; it may have this name."""
+        return self.name
 
     def call(self, request: ModelRequest) -> tuple[Mapping[str, object], Plan, Job]:
         """Servers choose by the request, and so it is all in the arguments."""

@@ -24,6 +24,7 @@ from paceline.engine.states import AgentState, ExecutionContext, ResourceLimits
 from paceline.engine.watchdog import Alarm, Stuck, Watchdog
 from paceline.errors import InvalidInputError, RuntimeClosedError, UsageError
 from paceline.history.sessions import SessionStore, SessionSummary
+from paceline.pricing import PriceList
 from paceline.sessions.around import Around
 from paceline.sessions.asking import ModelCalls
 from paceline.sessions.catalogue import Catalogue
@@ -72,6 +73,7 @@ class Sessions:
             gate=around.gate,
         )
         self._models = KnownModels(catalogue, around, self._jobs)
+        self._prices = PriceList(around.settings.prices)
         self._servers = McpTools(around)
         self._limits = limits_of(settings.chat)
         self._pipeline = ToolPipeline(self._toolbox((), Caller()), clock=clock, limits=self._limits)
@@ -286,6 +288,7 @@ class Sessions:
             calls=around.calls,
             caller=caller,
             clock=around.clock,
+            prices=self._prices,
         )
 
     async def _wanted(

@@ -146,11 +146,12 @@ class Outlook:
             if proposal.probability < _LEAST or arguments is None:
                 continue
             takes_s = predictor.takes_s(self._scope, proposal.name)
+            prepared = self._tools.ahead(ToolUse("ahead", proposal.name, arguments))
+            usd = (prepared and prepared.cost_usd) or self._habits.speculator.costs(proposal.name)
             call = PredictedCall(
-                proposal.name, arguments, proposal.probability, round(takes_s * _NS)
+                proposal.name, arguments, proposal.probability, round(takes_s * _NS), usd
             )
             expected.append(call)
-            prepared = self._tools.ahead(ToolUse("ahead", proposal.name, arguments))
             if prepared is None:
                 continue
             ready.append(call)

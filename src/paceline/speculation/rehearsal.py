@@ -28,8 +28,11 @@ _MOST_STEPS: Final = 4
 class Models(Protocol):
     """The models of a session, as far as they may be asked ahead."""
 
-    def ahead(self, request: ModelRequest, context: ExecutionContext) -> tuple[Call, Job] | None:
-        """What asks the first model, if its answer is kept for who asks the same later."""
+    def ahead(
+        self, request: ModelRequest, context: ExecutionContext
+    ) -> tuple[Call, Job, float | None] | None:
+        """What asks the first model, if its answer is kept for who asks the same later; and about what
+        that costs in US dollars, None where it may cost something and nobody knows how much."""
         ...
 
     def reply(self, outcome: Outcome) -> ModelReply | None:
@@ -122,10 +125,14 @@ class Rehearsal:
             return math.inf
         request = turn.request(self._tools.definitions())
         asked = self._talk.models.ahead(request, self._context)
-        if asked is None or not self._launch(*asked, None, partial(self._answered, turn)):
+        if asked is None or self._turn is None:
+            return math.inf
+        call, job, usd = asked
+        chance = self._chance(self._turn[1], None)._replace(usd=usd)
+        if not self._launch(call, job, chance, partial(self._answered, turn)):
             return math.inf
         self._asked += 1
-        ttl_s = asked[0].plan.ttl_s
+        ttl_s = call.plan.ttl_s
         # From when it is there, which may take longer than mostly.
         return math.inf if ttl_s is None else ttl_s + 4 * self._chance(1.0, None).takes_s
 
@@ -159,12 +166,15 @@ class Rehearsal:
             self._ask(turn)
 
     def _run(self, turn: SupposedTurn, place: int) -> bool:
+        if self._turn is None:
+            return False
         prepared = self._prepared[place]
         call, job = self._tools.call(
             prepared, self._context, priority=Priority.SPECULATIVE, timeout_s=None
         )
         use = prepared.use
-        begun = self._launch(call, job, use.name, partial(self._returned, turn, place))
+        chance = self._chance(self._turn[1], use.name)
+        begun = self._launch(call, job, chance, partial(self._returned, turn, place))
         if begun:
             self._foreseen.add((use.name, use.arguments))
         return begun
@@ -181,11 +191,9 @@ class Rehearsal:
         self._go_on(turn)
 
     def _launch(
-        self, call: Call, job: Job, tool: str | None, then: Callable[[Outcome], object]
+        self, call: Call, job: Job, chance: Chance, then: Callable[[Outcome], object]
     ) -> bool:
-        if self._turn is None:
-            return False
-        chance, speculator = self._chance(self._turn[1], tool), self._speculator
+        speculator = self._speculator
         return not (
             speculator.objection(call, chance) or speculator.launch(call, job, chance, then)
         )

@@ -28,6 +28,7 @@ _MOST_PAID: Final = 1_000
 INTENSIVE_S: Final = 5.0
 """What takes so many seconds takes much."""
 _SPECULATED: Final = Source.SPECULATED
+_UNKNOWN: Final = "what it costs is not known before it has answered once"
 
 
 class Tools(Protocol):
@@ -72,20 +73,23 @@ class Tools(Protocol):
 
 class Chance(NamedTuple):
     """What is thought of a call that may come: the probability that it does, how many seconds it
-    takes, and in how many somebody may ask for it."""
+    takes, and in how many somebody may ask for it; and what it costs in US dollars, as far as nobody
+    has seen one yet: None where that is not known."""
 
     probability: float
     takes_s: float
     lead_s: float
+    usd: float | None = 0.0
 
 
 class _Launch(NamedTuple):
-    """A launch that runs: what is asked, and whether it takes much."""
+    """A launch that runs: what is asked, whether it takes much, and what it is likely to cost."""
 
     task: asyncio.Task[Outcome]
     name: str
     arguments: Mapping[str, object]
     intensive: bool
+    usd: float
 
 
 def _whose(caller: Caller) -> str:
@@ -125,7 +129,7 @@ class Speculator:
         self._of_session: dict[str, dict[str, _Launch]] = {}
         """Launches that run, by session and by their own id."""
         self._paid: dict[str, float] = {}
-        """What an answer of a model cost last, by its name."""
+        """What a model, or a tool that costs something, cost last, by its name."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -136,12 +140,15 @@ class Speculator:
         """Why a call is not worth being launched, in words; nothing if it is."""
         if call.plan.outside and not self._outside:
             return "it tells others what is asked"
+        usd = self._costs(call, chance)
+        if usd is None:
+            return _UNKNOWN
         return self._ledger.objection(
             call.name,
             chance.probability,
             takes_s=chance.takes_s,
             lead_s=chance.lead_s,
-            usd=self._costs(call),
+            usd=usd,
             circle=circle_of(call.caller, self._share),
         )
 
@@ -157,7 +164,9 @@ class Speculator:
         session = call.caller.session or ""
         if self._closed or not self._launches:
             return "nothing is run ahead"
-        usd, takes_s = self._costs(call), chance.takes_s
+        usd, takes_s = self._costs(call, chance), chance.takes_s
+        if usd is None:
+            return _UNKNOWN
         if len(self._of_session.get(session, ())) >= self._at_once or (
             takes_s >= INTENSIVE_S and self._intense(session, call)
         ):
@@ -169,7 +178,7 @@ class Speculator:
         circle, at_ns = circle_of(call.caller, self._share), self._clock.monotonic_ns()
         self._ledger.launched(id_, call.name, at_ns, takes_s, usd, circle=circle)
         task = asyncio.create_task(self._carry_out(call, job))
-        launch = _Launch(task, call.name, call.arguments, takes_s >= INTENSIVE_S)
+        launch = _Launch(task, call.name, call.arguments, takes_s >= INTENSIVE_S, usd)
         self._of_session.setdefault(session, {})[id_] = launch
         began_ns = self._clock.monotonic_ns()
         task.add_done_callback(lambda _: self._over(id_, call, task, began_ns))
@@ -203,18 +212,29 @@ class Speculator:
                 others.append(other)
         return len(others) >= max(1, self._at_once - 1)
 
-    def _costs(self, call: Call) -> float:
-        """What it is likely to cost, in US dollars: its price, or what it cost last."""
-        return call.plan.cost_usd or self._paid.get(call.name, 0.0)
+    def costs(self, tool: str) -> float:
+        """What a call of it cost last, in US dollars, as far as that is known."""
+        return self._paid.get(tool, 0.0)
+
+    def _costs(self, call: Call, chance: Chance) -> float | None:
+        """What it is likely to cost, in US dollars: its price, what it cost last, or what is thought of
+        it; None where nobody knows."""
+        return call.plan.cost_usd or self._paid.get(call.name, chance.usd)
+
+    def _paid_for(self, call: Call, outcome: Outcome) -> None:
+        """Something ran: what it cost, which is nothing too if a model answered."""
+        usd = call.plan.cost_usd if outcome.cost_usd is None else outcome.cost_usd
+        answered = call.kind is Kind.MODEL and outcome.attempts > 0 and outcome.error is None
+        if answered or (usd and outcome.attempts):
+            if call.name not in self._paid and len(self._paid) >= _MOST_PAID:
+                self._paid.clear()
+            self._paid[call.name] = usd
 
     def observe(self, call: Call, outcome: Outcome) -> None:
         """Something was asked for, and this came of it."""
+        self._paid_for(call, outcome)
         if call.priority is _SPECULATIVE:
             return
-        if outcome.cost_usd and call.kind is Kind.MODEL:
-            if call.name not in self._paid and len(self._paid) >= _MOST_PAID:
-                self._paid.clear()
-            self._paid[call.name] = outcome.cost_usd
         if call.kind is Kind.MODEL and call.plan.cacheable and call.caller.session is not None:
             self._budget.real(_whose(call.caller))
         if outcome.source is _SPECULATED:
@@ -236,21 +256,25 @@ class Speculator:
         """Told by the task itself, which may have been cancelled before it began."""
         session = call.caller.session or ""
         tasks = self._of_session[session]
-        del tasks[id_]
+        expected_usd = tasks.pop(id_).usd
         if not tasks:
             del self._of_session[session]
-        took_ns, usd = self._clock.monotonic_ns() - began_ns, call.plan.cost_usd
         if task.cancelled():
+            took_s = (self._clock.monotonic_ns() - began_ns) / _NS
             self._ledger.cancelled(id_)
+            self._budget.took(id_, took_s, expected_usd)  # nobody knows what was paid by then
+            return
+        outcome = task.result()
+        took_s, usd = outcome.execute_ns / _NS, outcome.cost_usd
+        if not outcome.attempts:  # it was there already, or there was no place for it
+            self._ledger.withdrawn(id_)
+            self._budget.withdrawn(id_)
+        elif isinstance(outcome.error, CallCancelledError):
+            self._ledger.cancelled(id_, usd)
+            self._budget.took(id_, took_s, expected_usd if usd is None else usd)
         else:
-            outcome = task.result()
-            took_ns = outcome.execute_ns
-            usd = usd if outcome.cost_usd is None else outcome.cost_usd
-            if not outcome.attempts:  # it was there already, or there was no place for it
-                self._ledger.withdrawn(id_)
-                self._budget.withdrawn(id_)
-            elif isinstance(outcome.error, CallCancelledError):
-                self._ledger.cancelled(id_)
-            elif outcome.error is not None:
+            usd = call.plan.cost_usd if usd is None else usd
+            self._ledger.took(id_, took_s, usd)
+            self._budget.took(id_, took_s, usd)
+            if outcome.error is not None:
                 self._ledger.gone(id_)
-        self._budget.took(id_, took_ns / _NS, usd)

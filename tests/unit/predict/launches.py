@@ -1,7 +1,7 @@
 """Launches by a ledger, to be told what became of them."""
 
 import random
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
@@ -37,9 +37,10 @@ class Launches:
             self.ledger.used(id_, saved_s)
         return bool(id_)
 
-    def wrong(self, **options: Any) -> bool:
-        """One that is not."""
-        if id_ := self.launch(**options):
+    def wrong(self, *, takes_s: float = 1.0, usd: float = 0.0, **options: Any) -> bool:
+        """One that is not, and takes what was expected."""
+        if id_ := self.launch(takes_s=takes_s, usd=usd, **options):
+            self.ledger.took(id_, takes_s, usd)
             self.ledger.gone(id_)
         return bool(id_)
 
@@ -65,7 +66,9 @@ def steps(most: int = 0) -> st.SearchStrategy[list[Step]]:
     """What happens, and in which circle of `most` and one more."""
     return st.lists(
         st.tuples(
-            st.sampled_from(["launch", "launch", "launch", "used", "gone", "cancelled", "wait"]),
+            st.sampled_from(
+                ["launch", "launch", "launch", "took", "used", "gone", "cancelled", "wait"]
+            ),
             st.integers(0, most),
             st.floats(0.01, 20),
             st.floats(0, 0.05),
@@ -75,12 +78,34 @@ def steps(most: int = 0) -> st.SearchStrategy[list[Step]]:
     )
 
 
+class Out(NamedTuple):
+    """One that was launched, and what it really takes and costs."""
+
+    at_ns: int
+    circle: str
+    takes_s: float
+    usd: float
+    expected: float
+    """What it was to cost."""
+    earned: bool
+    """Whether it is paid for by what was earned."""
+
+    @property
+    def cost(self) -> float:
+        return 0.18 * self.takes_s + self.usd * 180
+
+
 class Drift(Launches):
-    """Launches of which, from some moment on, none comes true; and what those cost."""
+    """Launches of which, from some moment on, none comes true; and what those cost, which is known
+    when they are over."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.open: dict[str, float] = {}
+        self.open: dict[str, Out] = {}
+        self.runs: dict[str, Out] = {}
+        self.surprise: dict[str, float] = {}
+        """By circle, the most by which those that ran at once, paid for by what was earned, cost more
+        than expected."""
         self.drifted = False
         self.wasted = self.longest = self.dearest = 0.0
         self.since_ns = 0
@@ -88,30 +113,64 @@ class Drift(Launches):
     def play(self, steps: list[Step]) -> None:
         for what, circle, takes_s, usd, number in steps:
             if what == "launch":
-                self.make(f"c{circle}", takes_s, usd)
+                self.make(f"c{circle}", takes_s, usd, number / 20)
             elif what == "wait":
                 self.clock.advance(number)
+            elif what == "took":
+                if self.runs:
+                    self.tell(list(self.runs)[number % len(self.runs)])
             elif self.open:
                 self.end(what, list(self.open)[number % len(self.open)])
 
-    def make(self, circle: str, takes_s: float, usd: float) -> str:
+    def make(self, circle: str, takes_s: float, usd: float, really: float = 1.0) -> str:
+        """One that really takes and costs `really` times as much."""
         id_ = self.launch(takes_s=takes_s, usd=usd, chance=1.0, circle=circle)
         if id_:
-            self.open[id_] = cost = 0.18 * takes_s + usd * 180
-            self.longest, self.dearest = max(self.longest, takes_s), max(self.dearest, cost)
+            at_ns, expected = self.clock.monotonic_ns(), 0.18 * takes_s + usd * 180
+            earned = not self.ledger._fresh[id_].doubt
+            out = Out(at_ns, circle, takes_s * really, usd * really, expected, earned)
+            self.open[id_] = self.runs[id_] = out
+            self.longest = max(self.longest, takes_s)
+            self.dearest = max(self.dearest, expected, out.cost)
+            self._surprise(circle)
         return id_
 
+    def _surprise(self, circle: str) -> None:
+        run = [one for one in self.runs.values() if one.circle == circle and one.earned]
+        now = sum(max(0.0, one.cost - one.expected) for one in run)
+        self.surprise[circle] = max(self.surprise.get(circle, 0.0), now)
+
+    def tell(self, id_: str) -> None:
+        """It is over."""
+        if (out := self.runs.pop(id_, None)) is not None:
+            self.ledger.took(id_, out.takes_s, out.usd)
+
     def end(self, how: str, id_: str) -> None:
-        cost = self.open.pop(id_)
-        if self.drifted:
+        out = self.open.pop(id_)
+        if how == "gone" or self.drifted:
+            self.tell(id_)
             self.ledger.gone(id_)
-            self.wasted += cost
-        elif how == "used":
+            self.wasted += out.cost if self.drifted else 0.0
+            return
+        self.runs.pop(id_, None)
+        if how == "used":
             self.ledger.used(id_, 1.0)
         else:
-            (self.ledger.cancelled if how == "cancelled" else self.ledger.gone)(id_)
+            self.ledger.cancelled(id_)
 
     def drift(self) -> None:
         self.ledger.figures()  # counts what is open for long as in vain
-        self.open = {id_: cost for id_, cost in self.open.items() if id_ in self.ledger._fresh}
+        out = {
+            **self.ledger._fresh,
+            **{id_: one for id_, one in self.ledger._late.items() if one.runs},
+        }
+        self.open = {id_: one for id_, one in self.open.items() if id_ in out}
+        self.runs = {id_: one for id_, one in self.runs.items() if id_ in out}
         self.drifted, self.since_ns = True, self.clock.monotonic_ns()
+        self.surprise.clear()
+        for one in self.runs.values():
+            self._surprise(one.circle)
+
+    def lost(self) -> float:
+        """What those in vain cost, and those that are out."""
+        return self.wasted + sum(each.cost for each in self.open.values())

@@ -35,7 +35,6 @@ def launch(budget: Budget, number: int, **options: Any) -> bool:
         ({"launches_per_minute": 5}, {}, "no more than 5 launches a minute"),
         ({"tool_launches_per_minute": 5}, {}, "no more than 5 launches of t a minute"),
         ({"session_launches_per_minute": 5}, {}, "no more than 5 launches a minute in one session"),
-        ({"work_s_per_minute": 10}, {"expected_s": 2.0}, "no more than 10 s of work a minute"),
     ],
 )
 def test_each_limit_holds_in_a_minute(
@@ -50,6 +49,66 @@ def test_each_limit_holds_in_a_minute(
         assert launched == [True] * 5 + [False] * 4
         assert budget.may("t", "s", call.get("expected_s", 0.0), call.get("usd", 0.0)) == said
         clock.advance(MINUTE)
+
+
+def test_work_and_money_are_limited_in_all() -> None:
+    """However many tools and sessions there are, all of them together take no more seconds and dollars
+    than the limits say, and that is said in words. (S2-40)"""
+    for limits, call, said in (
+        ({"work_s_per_minute": 10}, {"expected_s": 2.0}, "no more than 10 s of work a minute"),
+        ({"usd_a_day": 20}, {"usd": 2.0}, "no more than 20 USD a day"),
+    ):
+        budget = a_budget(VirtualClock(), **limits)
+        each = [{**call, "tool": f"t{number}", "session": f"s{number}"} for number in range(9)]
+        launched = [launch(budget, number, **one) for number, one in enumerate(each)]
+        assert launched == [True] * 5 + [False] * 4
+        assert budget.may("t", "s", call.get("expected_s", 0.0), call.get("usd", 0.0)) == said
+
+
+@pytest.mark.parametrize(
+    ("alone", "said"),
+    [
+        ({"tool": "t"}, "no more than 15 s of work of t at once"),
+        ({"session": "s"}, "no more than 15 s of work at once in one session"),
+    ],
+)
+def test_nobody_takes_the_seconds_of_all(alone: dict[str, str], said: str) -> None:
+    """One tool, or one session, takes half of the seconds at once and no more; they come back to it as
+    fast as to all, so that alone it has all of them in the course of time. (S2-40)"""
+    clock = VirtualClock()
+    budget = a_budget(clock, work_s_per_minute=30)
+
+    def one(number: int, seconds: float) -> bool:
+        call = {"tool": f"t{number}", "session": f"s{number}", **alone}
+        return launch(budget, number, expected_s=seconds, **call)
+
+    assert not one(0, 30.0)
+    assert [one(1, 5.0), one(2, 10.0), one(3, 0.1)] == [True, True, False]
+    call = {"tool": "t4", "session": "s4", **alone}
+    assert budget.may(call["tool"], call["session"], 0.1) == said
+    assert launch(budget, 5, tool="other", session="another", expected_s=15.0)
+    clock.advance(30)
+    assert one(6, 15.0)
+    assert not one(7, 0.1)
+
+
+AMOUNTS = st.lists(
+    st.tuples(st.floats(0, DAY), st.floats(0, 4), st.floats(0, 4), st.floats(0, 1)), max_size=60
+)
+
+
+@given(AMOUNTS, st.booleans())
+def test_something_is_left_for_others(launches: list[Any], one_tool: bool) -> None:
+    """Whatever one tool launches in all sessions, or one session of all tools, another may take half of
+    the seconds and dollars that there are at once. (S2-40)"""
+    clock = VirtualClock()
+    budget = a_budget(clock, work_s_per_minute=4, usd_a_day=4, initial=1e9)
+    for number, (wait_s, seconds, usd, share) in enumerate(launches):
+        clock.advance(wait_s)
+        name = {"session": f"s{number}"} if one_tool else {"tool": f"t{number}"}
+        if launch(budget, number, expected_s=seconds, usd=usd, **name):
+            budget.took(str(number), share * seconds, share * usd)
+        assert budget.may("other", "another", 2.0, 1.0) == ""
 
 
 def test_others_have_limits_of_their_own() -> None:
@@ -85,7 +144,7 @@ def test_a_limit_of_nothing_launches_nothing() -> None:
 def test_work_is_corrected_once_it_is_known() -> None:
     """What took longer than expected is taken from what is left, and what took less is given back,
     once for each launch. (S2-40)"""
-    budget = a_budget(VirtualClock(), work_s_per_minute=10)
+    budget = a_budget(VirtualClock(), work_s_per_minute=20)
     assert launch(budget, 1, expected_s=4.0)
     budget.took("1", 9.0)
     budget.took("1", 0.0)
@@ -99,7 +158,7 @@ def test_work_is_corrected_once_it_is_known() -> None:
 
 def test_money_that_was_not_spent_is_there_again() -> None:
     """A call that cost less than expected leaves the rest of it for others. (S2-40)"""
-    budget = a_budget(VirtualClock(), usd_a_day=2)
+    budget = a_budget(VirtualClock(), usd_a_day=4)
     assert launch(budget, 1, usd=1.0)
     assert not launch(budget, 2, usd=0.5)
     budget.took("1", 0.0, 0.5)
@@ -183,11 +242,12 @@ def test_it_does_not_grow() -> None:
     budget = a_budget(clock, launches_per_minute=50, tool_launches_per_minute=1, initial=1e9)
     for number in range(30_000):
         clock.advance(1.3)
-        assert launch(budget, number, tool=f"t{number}", session=f"s{number}")
+        cost = {"expected_s": 0.1, "usd": 0.1}
+        assert launch(budget, number, tool=f"t{number}", session=f"s{number}", **cost)
         lately = f"t{max(0, number - 40)}"  # 52 s ago
         assert not launch(budget, number, tool=lately)
-    sizes = [len(each) for each in (budget._tools, budget._sessions)]
-    assert max(sizes) <= 101
+    assert len(budget._launches) <= 2 * 101
+    assert max(len(budget._seconds), len(budget._usd)) <= 2 * 10_000
     assert max(len(budget._unused), len(budget._running)) == 10_000
 
 
@@ -211,8 +271,8 @@ def test_everybody_has_an_allowance_of_his_own() -> None:
         {"launches_per_minute": 5},
         {"tool_launches_per_minute": 5},
         {"session_launches_per_minute": 5},
-        {"work_s_per_minute": 10.0},
-        {"usd_a_day": 5.0},
+        {"work_s_per_minute": 20.0},
+        {"usd_a_day": 10.0},
         {"initial": 5.0},
     ],
 )

@@ -289,7 +289,7 @@ def test_drift_costs_no_more_than_it_may(before: list[Step], after: list[Step]) 
         made.clock.advance(20)
         while id_ := made.make("c0", made.longest or 1.0, 0.0):
             made.end("gone", id_)
-    assert made.wasted + sum(made.open.values()) <= most(made)
+    assert made.lost() <= most(made)
     assert made.is_off()
 
 
@@ -365,3 +365,120 @@ def test_trials_that_were_not_run_are_made_once_more() -> None:
         some.ledger.withdrawn(some.launch())
     assert some.right()
     assert not some.is_off()
+
+
+def really(made: Launches, took_s: float, usd: float, after_s: float) -> bool:
+    """One that is in vain and really takes so much, which is known so long after it was launched."""
+    if id_ := made.launch(takes_s=0.5):
+        made.clock.advance(after_s)
+        made.ledger.took(id_, took_s, usd)
+        made.ledger.took(id_, 1e6, 1e6)  # counts once
+        made.ledger.gone(id_)
+    return bool(id_)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 40.0])
+@pytest.mark.parametrize(("took_s", "usd"), [(15.0, 0.0), (0.5, 0.05)])
+def test_what_it_really_took_turns_it_off(took_s: float, usd: float, after_s: float) -> None:
+    """A tool that takes or costs much more than expected is off as soon as 6 launches in vain were over,
+    and what they took and cost is what is wasted, whenever that was known. (S2-40)"""
+    made = Launches()
+    for _ in range(4):  # as expected, and used
+        id_ = made.launch(takes_s=0.5)
+        made.ledger.took(id_, 0.5)
+        made.ledger.used(id_, 0.5)
+    count = 0
+    while really(made, took_s, usd, after_s):
+        count += 1
+    assert count == 6
+    assert made.is_off()
+    assert made.figures.wasted_s == pytest.approx(count * took_s)
+    assert made.figures.wasted_usd == pytest.approx(count * usd)
+
+
+def test_what_took_less_than_expected_is_held_against_it_no_more() -> None:
+    """A tool that is wrong, but of which a call takes hardly anything really, is turned off no sooner
+    than one of which that was expected. (S2-40)"""
+    made, other = Launches(), Launches()
+    for each, expected_s in ((made, 10.0), (other, 0.1)):
+        for _ in range(3):
+            id_ = each.launch(takes_s=expected_s, chance=0.99)
+            each.ledger.took(id_, 0.1)
+            each.ledger.used(id_, 0.1)
+        for _ in range(10):
+            id_ = each.launch(takes_s=expected_s, chance=0.99)
+            each.ledger.took(id_, 0.1)
+            each.ledger.gone(id_)
+    assert made.figures.state == other.figures.state == "on"
+    assert made.figures.wasted_s == pytest.approx(1.0)
+
+
+def test_what_still_runs_is_out() -> None:
+    """A launch that runs for long counts as in vain meanwhile, but as one that is out until it is
+    over. (S2-40)"""
+    made = Launches()
+    made.ledger.used(made.launch(takes_s=20.0, chance=0.999), 1.0)
+    ids = [made.launch(takes_s=0.1) for _ in range(30)]
+    made.clock.advance(31)
+    assert made.figures.wasted_s == pytest.approx(3.0)
+    assert made.ledger.objection("t", 0.9, **ONE) == "30 launches of t are out already"
+    made.ledger.took(ids[0], 0.1)
+    assert made.launch(takes_s=0.1)
+    assert not made.launch(takes_s=0.1)
+
+
+def test_what_it_really_cost_is_paid_for_by_what_was_earned() -> None:
+    """As soon as launches cost more than expected, no more are made on what was earned than that pays
+    for. (S2-40)"""
+    made = Launches()
+    assert made.right(4.0, circle="pays")
+    for number in range(200):  # others lose all that may be lost
+        made.wrong(circle=f"c{number}")
+    id_ = made.launch(circle="pays")
+    assert id_
+    made.ledger.took(id_, 22.0)  # costs 3.96 s
+    assert not made.launch(circle="pays")
+    made.ledger.used(id_, 1.0)
+    assert made.launch(circle="pays")
+
+
+@given(steps(2))
+def test_what_is_wasted_is_what_launches_in_vain_really_took(what: list[Step]) -> None:
+    """At the end the seconds and dollars that are wasted are the sum of what launches in vain really took
+    and cost, whenever that was heard of, and of what gave way until then. (S2-40, S2-51)"""
+    made = Launches(ttl_s=1e9)
+    began: dict[str, float] = {}
+    took: dict[str, tuple[float, float]] = {}
+    """Of those that may still be heard of."""
+    wasted: dict[str, tuple[float, float]] = {}
+    for how, circle, takes_s, usd, number in what:
+        now_s = made.clock.monotonic_ns() / 1e9
+        if how == "launch":
+            id_ = made.launch(takes_s=takes_s, usd=usd, chance=1.0, circle=f"c{circle}")
+            if id_:
+                began[id_] = now_s
+                took[id_] = wasted[id_] = takes_s * number / 20, usd * number / 20
+        elif how == "wait":
+            made.clock.advance(number)
+        elif took:
+            id_ = [*took][number % len(took)]
+            if how == "cancelled":
+                made.ledger.cancelled(id_, took[id_][1])
+                wasted[id_] = now_s - began[id_], took.pop(id_)[1]
+                continue
+            made.ledger.took(id_, *took[id_])
+            if how == "gone":
+                made.ledger.gone(id_)
+                del took[id_]
+            elif how == "used":
+                made.ledger.used(id_, 0.1)
+                del took[id_], wasted[id_]
+    for id_, (took_s, usd) in took.items():
+        made.ledger.took(id_, took_s, usd)
+    made.ledger.end()
+    found = made.ledger.figures().get("t")
+    seconds, dollars = (
+        (sum(each) for each in zip(*wasted.values(), strict=True)) if wasted else (0, 0)
+    )
+    assert (found.wasted_s if found else 0) == pytest.approx(seconds, abs=1e-6)
+    assert (found.wasted_usd if found else 0) == pytest.approx(dollars, abs=1e-6)

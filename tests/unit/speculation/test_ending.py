@@ -183,7 +183,7 @@ def test_a_tool_that_fails_ahead_fails_again_when_it_is_asked_for(
             async with runtime.session(model=Follows([[("shaky", {})]]), user="ada") as session:
                 going = asyncio.create_task(session.send("go"))
                 await asyncio.sleep(2)
-                assert (await runtime._parts.predictions()).figures()["shaky"].wasted_s == 1
+                assert (await runtime._parts.predictions()).figures()["shaky"].wasted_s == 0.5
                 failing[0] = False
                 turn = await going
             assert turn.tool_calls[0].status is ToolStatus.COMPLETED

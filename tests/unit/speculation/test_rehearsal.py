@@ -360,11 +360,11 @@ class Dear(Clerk):
 
 
 @pytest.mark.usefixtures("sure_")
-@pytest.mark.parametrize(("usd_a_day", "most"), [(0.0, 0), (0.03, 1), (0.05, 2), (1.0, 3)])
+@pytest.mark.parametrize(("usd_a_day", "most"), [(0.0, 0), (0.06, 1), (0.1, 2), (1.0, 3)])
 def test_models_are_asked_ahead_for_what_they_may_cost(usd_a_day: float, most: int) -> None:
     """A model that costs money is asked ahead as long as what its answers cost last is within
-    `usd_a_day`, half of it at once: a rehearsal ends where the money does. A turn has used the same
-    however many of its answers were there (P-02, S2-40)."""
+    `usd_a_day`, a quarter of it at once: a rehearsal ends where the money does. A turn has used the
+    same however many of its answers were there (P-02, S2-40)."""
     steps: list[Uses] = [BOLTS, [("stock", {"item": "nut"})]]
 
     async def main() -> list[str]:

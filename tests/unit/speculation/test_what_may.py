@@ -236,8 +236,8 @@ def test_a_public_result_is_shared_as_it_is_declared(monkeypatch: pytest.MonkeyP
 
 
 def test_money_is_spent_as_far_as_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls ahead that cost are made once `usd_a_day` allows them, half of it at once and no more
-    (S2-40, P-02)."""
+    """Calls ahead that cost are made once `usd_a_day` allows them, of one tool a quarter of it at once
+    and no more (S2-40, P-02)."""
     proposed = [("dear", {"item": str(number)}) for number in range(6)]
     sure(monkeypatch, reply=proposed)
     ran: Counter[float] = Counter()
@@ -255,9 +255,9 @@ def test_money_is_spent_as_far_as_it_is_allowed(monkeypatch: pytest.MonkeyPatch)
                 await session.send("go")
                 await session.send("go on")
 
-    for usd_a_day in (0.0, 4.0):
+    for usd_a_day in (0.0, 8.0):
         runs_clean(main(usd_a_day))
-    assert ran == {4.0: 2}
+    assert ran == {8.0: 2}
 
 
 @pytest.mark.parametrize("takes_s", [1.0, 5.0])
