@@ -22,8 +22,9 @@ from paceline.clock import SystemClock
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.evaluation import Evaluation, Launching, evaluate, evaluate_each
 from paceline.predict.events import Called, Event, Said, Step, Trajectory
-from paceline.predict.predictor import PerformancePredictor, Session
+from paceline.predict.predictor import PerformancePredictor
 from paceline.predict.readers import trajectories
+from paceline.predict.session import Session
 
 __all__ = [
     "API_BANK", "COMPLETE", "DATA", "FREE_TEXT", "LAUNCHABLE", "LEAST", "LONG", "NEXT", "OBSERVED",

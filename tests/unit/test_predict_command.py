@@ -602,7 +602,7 @@ def test_after_the_last_word_of_the_model_it_is_what_a_turn_begins_with(
     assert [one["probability"] for one in found["next"]] == [one.probability for one in expected]
     assert [one["name"] for one in found["next"]] == [one.name for one in expected]
     assert found["next"][0]["name"] == "get_order"
-    session.course = session.course.idle()
+    session.courses = session.courses.idle()
     assert found["next"][0]["why"] == model.explain(session, expected[0])
 
 
@@ -766,6 +766,23 @@ def test_what_is_shared_is_said_to_stay(place: Place, capsys: Capture) -> None:
     learnt(place, "user ada", "")
     forget(place, user="ada", everything=False)
     assert "what everybody share is not taken apart by user" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("public", [[], ["get_order"]])
+def test_what_public_tools_taught_is_said_to_stay(
+    place: Place, capsys: Capture, public: list[str]
+) -> None:
+    """Forgetting a user tells what of it may be left in what all learn from; where no tool is the same
+    for everybody it tells nothing. (S2-51)"""
+    model = predictor(arguments=ArgumentModel, public=public)
+    for circle in ("user ada", "user bob"):
+        for trajectory in orders(5, scope=circle):
+            live(model, trajectory)
+    kept(place).save(model.save(), None, KNOWN)
+    for _ in range(2):
+        forget(place, user="ada", everything=False)
+        said = capsys.readouterr().err
+        assert ("the same for everybody (get_order) stays" in said) == bool(public)
 
 
 def test_all_is_forgotten(place: Place, capsys: Capture) -> None:

@@ -20,10 +20,11 @@ from paceline.predict.arguments import ArgumentModel
 from paceline.predict.evaluation import Launching
 from paceline.predict.events import Proposal
 from paceline.predict.moments import Moment
-from paceline.predict.predictor import PerformancePredictor, Session
+from paceline.predict.predictor import PerformancePredictor
+from paceline.predict.session import Session
 from paceline.sessions.recorded import caller_of
 from paceline.speculation.kept import KeptPredictions, Learnt, peek
-from paceline.speculation.learnt import LearntOf, learnt_of
+from paceline.speculation.learnt import LearntOf, learnt_of, public_of
 from paceline.speculation.messages import Messages, heard_of
 from paceline.speculation.scopes import circles_of, is_shared, said, user_of
 from paceline.tools.spec import ToolSpec
@@ -148,6 +149,12 @@ def forget(place: Place, *, user: str | None, everything: bool, clock: Clock | N
     if shared := [one.circle for one in circles if is_shared(one.circle)]:
         names = ", ".join(map(said, shared))
         note(f"note: what {names} share is not taken apart by user; --all forgets it too")
+    if learnt is not None and (public := public_of(learnt.predictor)):
+        names = ", ".join(list(public)[:_MOST_TOOLS])
+        note(
+            f"note: what all learn from of tools that are the same for everybody ({names}) stays: which"
+            " was called when, stems of words, and values that several used; --all forgets it too"
+        )
     if kept.aside.exists():
         note(f"note: {kept.aside}, which was moved aside, may tell of {user} too; --all removes it")
     return OK
@@ -255,7 +262,7 @@ def _next(
 ) -> Iterator[_Next]:
     proposals = predictor.propose(session, _MOST, moment=moment)
     if moment is Moment.IDLE:  # what is said of it is said of this moment too
-        session.course, session.public_course = session.course.idle(), session.public_course.idle()
+        session.courses = session.courses.idle()
     for proposal in proposals:
         known = predictor.known(session, proposal, moment=moment)
         yield _Next(

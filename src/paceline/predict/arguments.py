@@ -10,7 +10,7 @@ is that the call is none of them, so that free text makes it abstain.
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
@@ -190,8 +190,9 @@ class ArgumentModel:
             return None
         return Reason(kept.names, arguments, kept.found, kept.offered)
 
-    def observe(self, call: Called, context: Context) -> None:
-        """Learns from a call that was made in this context, which does not know of it yet."""
+    def observe(self, call: Called, context: Context, private: Collection[str] = ()) -> None:
+        """Learns from a call that was made in this context, which does not know of it yet. The values
+        of arguments that are `private` are not kept: only where they are from."""
         name, arguments = call.name, call.arguments
         tool = self._tools.pop(name, None) or _Tool(name, self._calls)
         self._tools[name] = tool
@@ -206,12 +207,17 @@ class ArgumentModel:
             )
             self._credit(tool, arguments, context)
             self._choose(name, tool, keys, context)
-            self._remember(tool, arguments, keys, context)
+            self._remember(tool, arguments, keys, context, private)
         self._observed += 1
         if len(self._tools) > self._most_tools:
             self.forget(next(iter(self._tools)))
         if not self._observed % _WEIGHED:
             self._fit()
+
+    @property
+    def year(self) -> int | None:
+        """Of the last date that an argument was."""
+        return self._year
 
     def forget(self, name: str) -> None:
         """Drops what was learnt of a tool."""
@@ -408,23 +414,24 @@ class ArgumentModel:
         arguments: Mapping[str, object],
         keys: Sequence[str],
         context: Context,
+        private: Collection[str],
     ) -> None:
-        """Counts the values, and the words they came with."""
+        """Counts the values, but for those that are private, and the words they came with."""
         domains: dict[int, tuple[_Name, list[str]]] = {}
         for (argument, slot), key in zip(tool.slots.items(), keys, strict=True):
-            known = self._name(argument)
-            if key.startswith('"'):
+            known, kept = self._name(argument), argument not in private
+            if kept and key.startswith('"'):
                 owner = self._owners.setdefault(key, argument)
                 known.owners[owner] = known.owners.get(owner, 0) + 1
             domain = self._domain(argument) or known
-            domains.setdefault(id(domain), (domain, []))[1].append(key)
+            domains.setdefault(id(domain), (domain, []))[1].extend([key] if kept else [])
             if argument in arguments:
                 value = arguments[argument]
-                slot.saw(value)
-                known.slot.saw(value)
-                if domain is not known:
+                slot.saw(value, kept=kept)
+                known.slot.saw(value, kept=kept)
+                if kept and domain is not known:
                     domain.slot.add(value)
-                found = _year.match(value) if isinstance(value, str) else None
+                found = _year.match(value) if kept and isinstance(value, str) else None
                 if found is not None:
                     self._year = int(found[0])
             else:

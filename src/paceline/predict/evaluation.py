@@ -17,8 +17,9 @@ from typing import Final, NamedTuple, final
 import msgspec
 
 from paceline.predict.events import Called, Event, Proposal, Said, Step, Tools, Trajectory
-from paceline.predict.predictor import Guess, PerformancePredictor, Session
+from paceline.predict.predictor import PerformancePredictor
 from paceline.predict.sequence import END
+from paceline.predict.session import Guess, Session
 from paceline.predict.values import canonical
 
 __all__ = ["Evaluation", "Launching", "Reliability", "evaluate", "evaluate_each", "groups"]

@@ -5,10 +5,9 @@ from typing import Final
 
 import msgspec
 
-from paceline.predict.course import Course
-from paceline.predict.figures import Figures
-from paceline.predict.knowledge import Knowledge
+from paceline.predict.courses import Courses
 from paceline.predict.sequence import END
+from paceline.predict.view import View
 
 __all__ = ["ExecutionPattern", "pattern_of"]
 
@@ -27,20 +26,19 @@ class ExecutionPattern(msgspec.Struct, frozen=True):
     frequency: int
 
 
-def pattern_of(knowledge: Knowledge, course: Course) -> ExecutionPattern | None:
+def pattern_of(view: View, courses: Courses) -> ExecutionPattern | None:
     """The likeliest calls until the turn ends, one after the other; None if nothing is likely."""
-    ahead = course.copy()
+    ahead = courses.copy()
     names: list[str] = []
     while len(names) < _LONGEST:
-        ranked = knowledge.sequence.predict(ahead)
-        name, chance = ranked[0]
+        name, chance = next(iter(view.next_tools(ahead)), (END, 0.0))
         if name == END or chance < _LEAST:
             break
         names.append(name)
-        ahead.suppose(name, knowledge.came(name))
+        ahead.suppose(name, view.came(name))
     if not names:
         return None
-    figures = [knowledge.figures.get(name, Figures()) for name in names]
+    figures = [view.figures(name) for name in names]
     success = 1.0
     usage: dict[str, float] = {}
     for each in figures:
@@ -52,5 +50,5 @@ def pattern_of(knowledge: Knowledge, course: Course) -> ExecutionPattern | None:
         sum(each.seconds for each in figures),
         success,
         usage,
-        round(knowledge.sequence.seen(course)),
+        round(view.seen(courses)),
     )

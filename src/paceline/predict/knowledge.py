@@ -1,6 +1,6 @@
 """All that is learnt of one scope: its models, and what its tools take."""
 
-from collections.abc import Container, Generator, Mapping, Sequence
+from collections.abc import Collection, Container, Generator, Mapping, Sequence
 from typing import Protocol, final
 
 import msgspec
@@ -37,8 +37,14 @@ class Arguments(Protocol):
         """Where arguments are from that were proposed at this moment: `str` of it is in words."""
         ...
 
-    def observe(self, call: Called, context: Context) -> None:
-        """What was called in a context that does not know of it yet."""
+    def observe(self, call: Called, context: Context, private: Collection[str] = ()) -> None:
+        """What was called in a context that does not know of it yet. Of arguments that are `private`
+        it may be learnt where their values are from, and none of these values."""
+        ...
+
+    @property
+    def year(self) -> int | None:
+        """Of the last date that an argument was; None where none was."""
         ...
 
     def save(self) -> object:

@@ -6,27 +6,25 @@ the clock, which it only asks when an update is due.
 """
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from operator import itemgetter
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
 import msgspec
 
 from paceline.clock import Clock, SystemClock
 from paceline.errors import CodecError
 from paceline.predict.arguments import ArgumentModel
-from paceline.predict.calibration import Calibration
-from paceline.predict.context import Context
-from paceline.predict.course import Course
 from paceline.predict.events import Called, Event, Proposal, Said, Step, Tools, Trajectory
 from paceline.predict.execution import ExecutionPattern, pattern_of
-from paceline.predict.groups import Turn
 from paceline.predict.knowledge import Knowledge, MakeArguments
 from paceline.predict.moments import Moment
+from paceline.predict.prior import Prior
 from paceline.predict.sequence import END
+from paceline.predict.session import Guess, Session
 from paceline.predict.values import canonical
+from paceline.predict.view import View
 
-__all__ = ["Bits", "Guess", "PerformancePredictor", "Session"]
+__all__ = ["Bits", "PerformancePredictor"]
 
 _SYSTEM: Final = SystemClock()
 UPDATE_S: Final = 30.0
@@ -44,14 +42,6 @@ _FAINT: Final = 0.0015
 """Arguments of a tool whose calls cannot be surer than this, for each argument and once more, are not
 looked for: what a tool with many of them takes has to be worth it."""
 _SCORED: Final = 4  # of the proposals of one moment
-_OWN: Final = 20  # events of a scope that weigh as much as all that is public
-
-
-class Guess(NamedTuple):
-    """A proposal, and what the models made of it before it was calibrated."""
-
-    proposal: Proposal
-    confidence: float
 
 
 @final
@@ -67,69 +57,13 @@ class Bits:
 
 
 @final
-class Session:
-    """A session under way, as prediction sees it. Made by `PerformancePredictor.session`."""
-
-    def __init__(self, scope: str, tools: Tools, public: Collection[str] = (), year=None) -> None:
-        self.scope = scope
-        self._public = public
-        self.context = Context(scope, tools, year=year)
-        self.course = Course(tools)
-        self.public_course = Course(tools)
-        self.turn = Turn()
-        self.guesses: dict[Moment, list[Guess]] = {}
-        """What was proposed last at each moment, as long as it is not known what came."""
-        self.asked: list[str] = []
-        """The tools of the step under way, as far as they were told of."""
-        self.before: tuple[Course, Course] | None = None
-        """Where both courses were before the user spoke, until a model answers."""
-
-    @property
-    def proposed(self) -> list[Guess]:
-        """What the model is expected to answer."""
-        return self.guesses.get(Moment.REPLY, [])
-
-    def hear(self, event: Event) -> None:
-        """Goes on without anything being learnt."""
-        self.context.hear(event)
-        self.course.hear(event)
-        seen = _public(event, self._public)
-        if seen is not None:
-            self.public_course.hear(seen)
-        self.guesses.pop(Moment.REPLY, None)
-        if isinstance(event, Step):
-            self.asked = []
-
-    def ask(self, call: Called) -> None:
-        """One more call of a step whose results are not there yet."""
-        self.context.ask(call)
-        self.course.ask(call)
-        if call.name in self._public:
-            self.public_course.ask(call)
-
-    def supposing(self, call: Called) -> "Session":
-        """Another, in which this was asked for: `Moment.TOOLS` is what may come after it."""
-        other = copy(self)
-        other.course, other.public_course = self.course.copy(), self.public_course.copy()
-        other.asked, other.guesses = [call.name], {}
-        other.course.ask(call)
-        if call.name in self._public:
-            other.public_course.ask(call)
-        return other
-
-    @property
-    def awaits_reply(self) -> bool:
-        """Whether it is the model's turn: to call a tool, or to end the turn."""
-        return self.course.moment in {"user", "step"}
-
-
-@final
 class PerformancePredictor:
     """Learns of sessions as they go on and proposes their next calls.
 
-    Nothing that is learnt of one scope is used in another, but for calls of tools that are
-    `public`: the same for all, with arguments that are nobody's secret. From those a scope that
-    has seen little yet takes its first guesses. At most `scopes` are remembered, those used last;
+    Nothing that is learnt of one scope is used in another, but for calls of tools that are public
+    in both sessions: the same for all, with arguments that are nobody's secret. From those a scope
+    that has seen little yet takes its first guesses (see `Prior`). `public` are those of sessions of
+    which nothing else is said. At most `scopes` are remembered, those used last;
     the global one may hold `patterns`, each other a tenth of that. `sharpness` is the power of the
     arguments' chance in the confidence of a call.
     """
@@ -146,38 +80,28 @@ class PerformancePredictor:
     ) -> None:
         self._clock = clock
         self._make = arguments
-        self._public = public
+        self._public = frozenset(public)
         self._patterns = patterns
         self._most_scopes = scopes
         self._sharpness = sharpness
-        self._shared = Knowledge(arguments, patterns)
+        self._prior = Prior(arguments, patterns)
         self._scopes: dict[str, Knowledge] = {}
         self._news = False
         self._updated_ns = clock.monotonic_ns()
 
-    def session(self, scope: str = "", tools: Tools | None = None) -> Session:
-        """A session that begins; `tools` are the JSON schemas of what may be called."""
-        own = self._scopes.get(scope, self._shared)
-        return Session(scope, {} if tools is None else tools, self._public, own.arguments._year)
+    def session(
+        self, scope: str = "", tools: Tools | None = None, *, public: frozenset[str] | None = None
+    ) -> Session:
+        """A session that begins; `tools` are the JSON schemas of what may be called, `public` those
+        that are the same for all in this session."""
+        public = self._public if public is None else public
+        own = self._scopes.get(scope)
+        year = None if own is None else own.arguments.year
+        return Session(scope, {} if tools is None else tools, public, year)
 
     def next_tools(self, session: Session) -> list[tuple[str, float]]:
         """What may be next, the end of the turn (`END`) among it, best first."""
-        return self._next(session, session.course, session.public_course)
-
-    def _next(self, session: Session, course: Course, public: Course) -> list[tuple[str, float]]:
-        own = self._scopes.get(session.scope)
-        if own is None and not self._public:
-            return []
-        if own is None:
-            return self._shared.sequence.predict(public)
-        tools = own.sequence.predict(course)
-        weight = own.sequence.observed / (own.sequence.observed + _OWN)
-        if not self._public or weight > 0.95:  # noqa: PLR2004 (what is public says little then)
-            return tools
-        mixed = {name: weight * chance for name, chance in tools}
-        for name, chance in self._shared.sequence.predict(public):
-            mixed[name] = mixed.get(name, 0.0) + (1.0 - weight) * chance
-        return sorted(mixed.items(), key=lambda item: (-item[1], item[0]))
+        return self._view(session).next_tools(session.courses)
 
     def propose(
         self,
@@ -194,34 +118,31 @@ class PerformancePredictor:
         Calls of tools none of which can be as probable as `least` are left out: whoever launches
         nothing below it is proposed the same, sooner.
         """
-        course, public = session.course, session.public_course
+        view, courses = self._view(session), session.courses
         if moment is Moment.TOOLS:
-            own, course, public = self._knowledge(session.scope), course.copy(), public.copy()
-            course.suppose_answers([own.came(name) for name in session.asked])
-            public.suppose_answers(
-                [own.came(name) for name in session.asked if name in self._public]
-            )
+            courses = courses.copy()
+            courses.suppose_answers(session.asked, view.came)
         elif moment is Moment.IDLE:
-            course, public = course.idle(), public.idle()
+            courses = courses.idle()
         found: list[tuple[float, str, Mapping[str, object]]] = []
         asked = 0
-        for name, chance in self._next(session, course, public):
+        for name, chance in view.next_tools(courses):
             if chance < _LIKELY or asked >= _MOST_TOOLS:
                 if chance < _HARDLY or asked >= _EVER or (len(found) >= _FEW and found[_FEW - 1][0] >= chance):
                     break
             if name == END:
                 continue
             asked += 1
-            needed = self._needed(session.scope, name, least, moment)
+            needed = view.needed(name, _at(moment, name), least)
             needed = max(needed, found[most - 1][0] if len(found) >= most else 0.0)
             if chance < needed:  # even the surest arguments leave the chance of the tool
                 continue
             limits = [(sure / chance) ** (1.0 / self._sharpness) for sure in (needed, _FAINT)]
-            for arguments, given in self._arguments(session, name, most, *limits):
+            for arguments, given in view.arguments(name, session.context, most, *limits):
                 found.append((chance * given**self._sharpness, name, arguments))
             found.sort(key=itemgetter(0), reverse=True)
         guesses = session.guesses[moment] = [
-            Guess(self._proposal(session, name, arguments, confidence, moment), confidence)
+            Guess(_proposal(view, session, (name, arguments), confidence, moment), confidence)
             for confidence, name, arguments in found[:most]
         ]
         return [guess.proposal for guess in guesses]
@@ -232,16 +153,14 @@ class PerformancePredictor:
         name = proposal.name
         for guess in session.guesses.get(moment, ()):
             if guess.proposal is proposal:
-                calibration = self._calibration(session.scope, name, guess.confidence, moment)
-                return calibration.known(_at(moment, name), guess.confidence)
+                at, confidence = _at(moment, name), guess.confidence
+                return self._view(session).calibration(name, at, confidence).known(at, confidence)
         return False
 
-    def takes_s(self, scope: str, name: str) -> float:
-        """How long a tool takes, by experience of this scope, else of all if it is public; 0.0 where
+    def takes_s(self, session: Session, name: str) -> float:
+        """How long a tool takes, by experience of the scope, else of all if it is public; 0.0 where
         there is none."""
-        own = self._scopes.get(scope, self._shared)
-        figures = own.figures.get(name) or self._shared.figures.get(name)
-        return 0.0 if figures is None else figures.seconds
+        return self._view(session).figures(name).seconds
 
     def asked(self, session: Session, calls: Sequence[Called]) -> None:
         """What the model asked for, while the results are not there yet: `observe` is told of them
@@ -252,11 +171,12 @@ class PerformancePredictor:
     def explain(self, session: Session, proposal: Proposal) -> str:
         """Where a proposal is from, in words."""
         why = str(proposal.why)
-        chances = dict(self.next_tools(session))
+        view = self._view(session)
+        chances = dict(view.next_tools(session.courses))
         chance = chances.get(proposal.name, 0.0)
         before = [f"{name} ({came})" for name, came in session.course.recent]
         after = " then ".join(before) or "the beginning"
-        seen = round(self._knowledge(session.scope).sequence.seen(session.course))
+        seen = round(view.seen(session.courses))
         return (
             f"{proposal.name} follows {after} with {chance:.0%}; this moment was seen "
             f"{'once' if seen == 1 else f'{seen} times'}. With these arguments such a call came true {proposal.probability:.0%} "
@@ -282,15 +202,14 @@ class PerformancePredictor:
                 self._score(session, event)
                 self._learn_calls(session, event.calls)
             own.took(event.calls, took_s, used)
-            self._shared.took(event.calls, took_s, used, self._public)
+            self._prior.took(session, event.calls, took_s, used)
         elif event.by_user:
-            session.before = session.course.idle(), session.public_course.idle()
+            session.before = session.courses.idle()
         elif session.awaits_reply:
             self._score(session, event)
             self._learn_first(own, session, END)
             own.sequence.observe(session.course, END)
-            if self._public and session.public_course.moment in {"user", "step"}:
-                self._shared.sequence.observe(session.public_course, END)
+            self._prior.learn_end(session)
         session.hear(event)
         self._news = True
 
@@ -301,23 +220,31 @@ class PerformancePredictor:
             self.observe(session, event)
 
     def score(
-        self, scope: str, proposed: Sequence[Guess], event: Event, *, moment: Moment = Moment.REPLY
+        self,
+        scope: str,
+        proposed: Sequence[Guess],
+        event: Event,
+        *,
+        moment: Moment = Moment.REPLY,
+        public: frozenset[str] | None = None,
     ) -> None:
-        """Counts which proposals came true. A message of the user says nothing of them."""
+        """Counts which proposals came true. A message of the user says nothing of them. `public` are
+        the tools that are, as of `session`."""
         if isinstance(event, Said) and event.by_user:
             return
+        public = self._public if public is None else public
         calls = () if isinstance(event, Said) else event.calls
         came = {_identity(call) for call in calls}
         for proposal, confidence in proposed[:_SCORED]:
             right = (proposal.name, canonical(proposal.arguments)) in came
             name = _at(moment, proposal.name)
             self._knowledge(scope).calibration.record(name, confidence, right=right)
-            if proposal.name in self._public:
-                self._shared.calibration.record(name, confidence, right=right)
+            if proposal.name in public:
+                self._prior.knowledge.calibration.record(name, confidence, right=right)
 
     def predict_execution_pattern(self, context: Session) -> ExecutionPattern | None:
         """The calls that are likely to come until the turn ends; None if nothing is likely."""
-        return pattern_of(self._knowledge(context.scope), context.course)
+        return pattern_of(self._view(context), context.courses)
 
     def parallel_groups(
         self, scope: str = "", read_only: Collection[str] = ()
@@ -328,7 +255,8 @@ class PerformancePredictor:
 
     def needs(self, scope: str, name: str, others: Iterable[str]) -> bool:
         """Whether a tool mostly needed what one of these returned."""
-        return any(self._knowledge(scope).groups.needs(name, other) for other in others)
+        own = self._scopes.get(scope)
+        return own is not None and any(own.groups.needs(name, other) for other in others)
 
     @property
     def update_due(self) -> bool:
@@ -347,8 +275,9 @@ class PerformancePredictor:
         return True
 
     def forget(self, scope: str) -> None:
-        """Drops all that was learnt of a scope. What public tools taught stays."""
+        """Drops all that was learnt of a scope. What public tools taught stays (see `Prior`)."""
         self._scopes.pop(scope, None)
+        self._prior.forget(scope)
 
     def save(self) -> object:
         """All that was learnt, as plain data, for MessagePack or JSON."""
@@ -360,7 +289,7 @@ class PerformancePredictor:
     def saving(self) -> Generator[None, None, object]:
         """The same bit by bit, for who must not be kept busy by it for long; what is learnt
         meanwhile may be in it or not."""
-        shared = yield from self._shared.saving()
+        shared = yield from self._prior.saving()
         scopes: dict[str, object] = {}
         for scope, each in list(self._scopes.items()):
             scopes[scope] = yield from each.saving()
@@ -375,13 +304,17 @@ class PerformancePredictor:
             raise CodecError(f"saved predictions cannot be read: {exc}") from exc
         if data.version != 1:
             raise CodecError(f"saved predictions are of version {data.version}, and not 1")
-        shared = Knowledge(self._make, self._patterns, data.shared)
+        prior = Prior(self._make, self._patterns, data.shared)
         scopes = {
             scope: Knowledge(self._make, self._room(scope), each)
             for scope, each in data.scopes.items()
         }
-        self._shared, self._scopes = shared, scopes
+        self._prior, self._scopes = prior, scopes
         self._trim()
+
+    def _view(self, session: Session) -> View:
+        """What is known in a session, for who only looks."""
+        return View(self._scopes.get(session.scope), self._prior.knowledge, session.public)
 
     def _knowledge(self, scope: str) -> Knowledge:
         """What is learnt of a scope, which is then the one used last."""
@@ -403,17 +336,15 @@ class PerformancePredictor:
     def _score(self, session: Session, event: Event) -> None:
         """Counts which of all that was proposed came true."""
         for moment, guesses in session.guesses.items():
-            self.score(session.scope, guesses, event, moment=moment)
+            self.score(session.scope, guesses, event, moment=moment, public=session.public)
         session.guesses = {}
 
     def _learn_first(self, own: Knowledge, session: Session, name: str) -> None:
         """What a turn began with, as seen from before it."""
         if session.before is None:
             return
-        before, public_before = session.before
-        own.sequence.observe(before, name)
-        if self._public and (name == END or name in self._public):
-            self._shared.sequence.observe(public_before, name)
+        own.sequence.observe(session.before.own, name)
+        self._prior.learn_first(session, session.before, name)
         session.before = None
 
     def _learn_calls(self, session: Session, calls: Sequence[Called]) -> None:
@@ -421,60 +352,11 @@ class PerformancePredictor:
         if calls:
             self._learn_first(own, session, calls[0].name)
         for call in calls:
-            self._learn(own, session, call)
+            own.sequence.observe(session.course, call.name)
+            own.arguments.observe(call, session.context)
+            self._prior.learn(session, call)
             session.ask(call)
         session.asked = [call.name for call in calls]
-
-    def _learn(self, own: Knowledge, session: Session, call: Called) -> None:
-        own.sequence.observe(session.course, call.name)
-        own.arguments.observe(call, session.context)
-        if call.name in self._public:
-            self._shared.sequence.observe(session.public_course, call.name)
-            self._shared.arguments.observe(call, session.context)
-
-    def _arguments(
-        self, session: Session, name: str, most: int, least: float, worth: float
-    ) -> list[tuple[Mapping[str, object], float]]:
-        """By what the scope knows of the tool; where that is nothing, by what is public."""
-        own, context = self._scopes.get(session.scope), session.context
-        shared = [self._shared] if name in self._public else []
-        for known in shared if own is None else [own, *shared]:
-            found = known.arguments.propose(name, context, most=most, least=least, worth=worth)
-            if found:
-                return found
-        return []
-
-    def _needed(self, scope: str, name: str, least: float, moment: Moment) -> float:
-        """The confidence that calls of a tool need to be as probable as `least`."""
-        if not least:
-            return 0.0
-        at = _at(moment, name)
-        needed = self._knowledge(scope).calibration.needed(at, least)
-        if name in self._public:
-            needed = min(needed, self._shared.calibration.needed(at, least))
-        return needed
-
-    def _proposal(
-        self,
-        session: Session,
-        name: str,
-        arguments: Mapping[str, object],
-        confidence: float,
-        moment: Moment,
-    ) -> Proposal:
-        calibration = self._calibration(session.scope, name, confidence, moment)
-        probability = calibration.probability(_at(moment, name), confidence)
-        why: object = None
-        for knowledge in (self._scopes.get(session.scope), self._shared):
-            if why is None and knowledge is not None:
-                why = knowledge.arguments.reason(name, session.context, arguments)
-        return Proposal(name, arguments, probability, "" if why is None else why)
-
-    def _calibration(self, scope: str, name: str, confidence: float, moment: Moment) -> Calibration:
-        own = self._knowledge(scope).calibration
-        if name in self._public and not own.known(_at(moment, name), confidence):
-            return self._shared.calibration
-        return own
 
 
 class _Saved(msgspec.Struct):
@@ -494,9 +376,15 @@ def _identity(call: Called) -> tuple[str, str]:
     return call.name, canonical(call.arguments)
 
 
-def _public(event: Event, names: Collection[str]) -> Event | None:
-    """What of an event all may learn from; None if that is nothing."""
-    if isinstance(event, Said):
-        return event
-    calls = tuple(call for call in event.calls if call.name in names)
-    return Step(calls, event.said) if calls else None
+def _proposal(
+    view: View,
+    session: Session,
+    call: tuple[str, Mapping[str, object]],
+    confidence: float,
+    moment: Moment,
+) -> Proposal:
+    name, arguments = call
+    at = _at(moment, name)
+    probability = view.calibration(name, at, confidence).probability(at, confidence)
+    why = view.reason(name, session.context, arguments)
+    return Proposal(name, arguments, probability, why)

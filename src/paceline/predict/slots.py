@@ -205,15 +205,16 @@ class Slot:
         """Whether a source had the value of a call."""
         self.unknown += _LATEST * ((not known) - self.unknown)
 
-    def saw(self, value: object) -> None:
-        """A call had this value."""
+    def saw(self, value: object, *, kept: bool = True) -> None:
+        """A call had this value; `kept`: it may have it again."""
         self.count += 1
         kind = kind_of(value)
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
         self.whole = self.whole or (kind == "number" and isinstance(value, int))
-        form = shape_of(canonical(value))
-        self.forms[form] = self.forms.get(form, 0) + 1
-        self.add(value)
+        if kept:
+            form = shape_of(canonical(value))
+            self.forms[form] = self.forms.get(form, 0) + 1
+            self.add(value)
 
     def add(self, value: object) -> None:
         """A value that it may have, as another argument of its sort had it."""

@@ -82,6 +82,7 @@ class Toolbox:
         "_clock",
         "_definitions",
         "_jobs",
+        "_public",
         "_run",
         "_scope",
         "_stuck",
@@ -127,6 +128,8 @@ class Toolbox:
         ]
         self._approved = frozenset(approved) if approved else _NO_NAMES
         """Names of tools that a person is asked about."""
+        public = [name for name, tool in self._tools.items() if tool.scope is ScopeLevel.GLOBAL]
+        self._public = frozenset(public) if public else _NO_NAMES
         self._definitions = tuple(
             tool.definition if isinstance(tool, ToolSpec) else agent_definition(tool)
             for tool in tools
@@ -199,9 +202,9 @@ class Toolbox:
         """What they declare to do to the world, by name."""
         return {name: tool.effect.kind for name, tool in self._tools.items()}
 
-    def public(self) -> set[str]:
+    def public(self) -> frozenset[str]:
         """The names of those whose results are the same for everybody, by what they declare."""
-        return {name for name, tool in self._tools.items() if tool.scope is ScopeLevel.GLOBAL}
+        return self._public
 
     @property
     def reads(self) -> bool:

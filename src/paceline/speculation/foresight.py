@@ -31,7 +31,7 @@ from paceline.engine.states import (
 from paceline.messages import ToolUse
 from paceline.predict.events import Event, Said, Step
 from paceline.predict.moments import Moment
-from paceline.predict.predictor import Session
+from paceline.predict.session import Session
 from paceline.speculation.messages import NextMessage
 from paceline.speculation.outlook import Habits, Outlook
 from paceline.speculation.rehearsal import Talk
@@ -249,12 +249,15 @@ class Foresight:
         session, habits = self._session, self._habits
         if session is None:
             schemas = {each.name: each.parameters for each in self._tools.definitions()}
-            session = self._session = habits.predictor.session(self._scope, schemas)
+            session = self._session = habits.predictor.session(
+                self._scope, schemas, public=self._tools.public()
+            )
             if habits.messages is not None:
                 self._next = NextMessage(habits.messages, self._scope)
         if self._recalled:
             self._remember(session)
             return not (self._recalled or self._pending)
+        session.narrow(self._tools.public())
         pending, self._pending = self._pending[:_AT_A_TIME], self._pending[_AT_A_TIME:]
         for news in pending:
             event, took = self._event(news), []

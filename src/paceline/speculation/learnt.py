@@ -7,7 +7,7 @@ import msgspec
 
 from paceline.errors import CodecError
 
-__all__ = ["LearntOf", "learnt_of"]
+__all__ = ["LearntOf", "learnt_of", "public_of"]
 
 
 class LearntOf(msgspec.Struct, frozen=True):
@@ -25,11 +25,21 @@ def learnt_of(saved: object) -> list[LearntOf]:
 
     Raises CodecError for anything else.
     """
+    data = _read(saved)
+    return [_of(circle, data.scopes[circle]) for circle in reversed(data.scopes)]
+
+
+def public_of(saved: object) -> Mapping[str, int]:
+    """The calls of public tools that all learn from, by tool, most first; raises as `learnt_of`."""
+    knowledge = _read(saved).shared.knowledge
+    return {} if knowledge is None else _calls(knowledge)
+
+
+def _read(saved: object) -> "_Saved":
     try:
-        data = msgspec.convert(saved, _Saved)
+        return msgspec.convert(saved, _Saved)
     except msgspec.ValidationError as exc:
         raise CodecError(f"saved predictions cannot be read: {exc}") from exc
-    return [_of(circle, data.scopes[circle]) for circle in reversed(data.scopes)]
 
 
 class _Figures(msgspec.Struct):
@@ -49,12 +59,21 @@ class _Knowledge(msgspec.Struct):
     parts: _Parts
 
 
+class _Shared(msgspec.Struct):
+    knowledge: _Knowledge | None = None
+
+
 class _Saved(msgspec.Struct):
     scopes: dict[str, _Knowledge]
+    shared: _Shared = msgspec.field(default_factory=_Shared)
 
 
 def _of(circle: str, knowledge: _Knowledge) -> LearntOf:
-    calls = {name: each.seen for name, each in knowledge.figures.items()}
-    ordered = dict(sorted(calls.items(), key=lambda item: (-item[1], item[0])))
     contexts = knowledge.parts.sequence.contexts
-    return LearntOf(circle, ordered, len(contexts) if isinstance(contexts, Sized) else 0)
+    patterns = len(contexts) if isinstance(contexts, Sized) else 0
+    return LearntOf(circle, _calls(knowledge), patterns)
+
+
+def _calls(knowledge: _Knowledge) -> dict[str, int]:
+    calls = {name: each.seen for name, each in knowledge.figures.items()}
+    return dict(sorted(calls.items(), key=lambda item: (-item[1], item[0])))

@@ -10,7 +10,7 @@ from paceline.clock import Clock
 from paceline.errors import CodecError
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.events import Called, Said, Step
-from paceline.predict.predictor import PerformancePredictor, Session
+from paceline.predict.predictor import PerformancePredictor
 from paceline.speculation.kept import packed
 from paceline.speculation.learnt import learnt_of
 from paceline.speculation.scopes import lasting
@@ -134,7 +134,7 @@ class NextMessage:
     def __init__(self, messages: Messages, scope: str) -> None:
         self._messages = messages
         self._scope = scope
-        self._session: Session = messages.predictor.session(scope)
+        self._session = messages.predictor.session(scope)
 
     def said(self, text: str) -> None:
         """The user wrote this."""

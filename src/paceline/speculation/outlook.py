@@ -17,7 +17,8 @@ from paceline.engine.states import (
 from paceline.messages import ToolUse
 from paceline.predict.events import Called, Proposal, Step
 from paceline.predict.moments import Moment
-from paceline.predict.predictor import Guess, PerformancePredictor, Session
+from paceline.predict.predictor import PerformancePredictor
+from paceline.predict.session import Guess, Session
 from paceline.predict.values import canonical
 from paceline.redaction import MASK, Redactor
 from paceline.speculation.messages import Messages
@@ -65,6 +66,7 @@ class Outlook:
         "_past",
         "_rehearsal",
         "_scope",
+        "_session",
         "_tools",
         "hints",
     )
@@ -85,6 +87,8 @@ class Outlook:
         self._caller = Caller(context.user_id, context.session_id, context.tenant)
         self._context = context
         self._scope = scope
+        self._session: Session | None = None
+        """As it was looked at last."""
         self._rehearsal = Rehearsal(talk, tools, context, habits.speculator, self._chance)
         self._foreseen: set[tuple[str, str]] = set()
         self._foreseen_after: set[tuple[str, str]] = set()
@@ -125,9 +129,9 @@ class Outlook:
     def look(self, session: Session, moment: Moment, message: tuple[str, float] | None) -> float:
         """Says what may come, and has run ahead what is worth it. `message` is what the user is likely
         to write next, and how likely. In how many seconds the first of it is not kept any more."""
-        predictor = self._habits.predictor
+        self._session, predictor = session, self._habits.predictor
         if moment is Moment.IDLE or self.hints is _NO_HINTS:
-            self._know_tools()
+            self._know_tools(session)
         kept_s = math.inf
         foreseen = self._foreseen
         if moment is Moment.TOOLS:
@@ -145,7 +149,7 @@ class Outlook:
             arguments = written(proposal.arguments)
             if proposal.probability < _LEAST or arguments is None:
                 continue
-            takes_s = predictor.takes_s(self._scope, proposal.name)
+            takes_s = predictor.takes_s(session, proposal.name)
             prepared = self._tools.ahead(ToolUse("ahead", proposal.name, arguments))
             usd = (prepared and prepared.cost_usd) or self._habits.speculator.costs(proposal.name)
             call = PredictedCall(
@@ -181,7 +185,7 @@ class Outlook:
             for group in self.hints.parallel_execution_groups
             if proposal.name in group
             for name in _beside(proposal.name, group)
-            if predictor.takes_s(self._scope, name) > model_s
+            if predictor.takes_s(session, name) > model_s
         }
         if not slow:
             return
@@ -194,7 +198,7 @@ class Outlook:
             if prepared is not None and predictor.known(supposed, after, moment=Moment.TOOLS):
                 chance = Chance(
                     proposal.probability * after.probability,
-                    predictor.takes_s(self._scope, after.name),
+                    predictor.takes_s(session, after.name),
                     self._lead_s(Moment.TOOLS),
                 )
                 self._run_ahead(prepared, chance, self._foreseen_after, _key(after))
@@ -231,8 +235,9 @@ class Outlook:
 
     def _chance(self, probability: float, tool: str | None) -> Chance:
         """What is thought of a call in a turn that is gone through: of a tool, or of the model."""
-        habits = self._habits
-        takes_s = habits.predictor.takes_s(self._scope, tool) if tool else habits.pace.model_s
+        takes_s = self._habits.pace.model_s
+        if tool and self._session is not None:
+            takes_s = self._habits.predictor.takes_s(self._session, tool)
         return Chance(probability, takes_s, self._lead_s(Moment.IDLE))
 
     def _lead_s(self, moment: Moment) -> float:
@@ -242,10 +247,10 @@ class Outlook:
             return model_s
         return _THINKING_S + model_s if moment is Moment.IDLE else 2 * model_s
 
-    def _know_tools(self) -> None:
+    def _know_tools(self, session: Session) -> None:
         """Says what is known of the tools, whatever comes next."""
         predictor, names = self._habits.predictor, [each.name for each in self._tools.definitions()]
-        takes = {name: predictor.takes_s(self._scope, name) for name in names}
+        takes = {name: predictor.takes_s(session, name) for name in names}
         self.hints = msgspec.structs.replace(
             self.hints,
             parallel_execution_groups=tuple(

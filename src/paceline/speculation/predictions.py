@@ -59,11 +59,9 @@ class Predictions:
         self._rng = rng
         self._kept = kept
         self._notice = notice
-        self._public: set[str] = set()
         self.predictor = PerformancePredictor(
             clock=clock,
             arguments=ArgumentModel,
-            public=self._public,
             patterns=settings.patterns,
             scopes=settings.scopes,
         )
@@ -129,7 +127,6 @@ class Predictions:
         talk: Talk | None = None,
     ) -> Foresight:
         """For one session. Without its `talk` no model is asked ahead in it."""
-        self._public.update(tools.public())
         for name, kind in tools.effects().items():
             self._effects[name] = max(self._effects.get(name, kind), kind, key=_WORST.index)
         caller = Caller(context.user_id, context.session_id, context.tenant)

@@ -6,7 +6,7 @@ other call would be. Whoever asks for the same thing meanwhile joins it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple, Protocol, final
 
 from paceline.call import SPECULATED, Call, Caller, EffectKind, Kind, Outcome, Priority, Source
@@ -47,7 +47,7 @@ class Tools(Protocol):
         """For how many seconds a result of it is served; infinite where nobody says."""
         ...
 
-    def public(self) -> Collection[str]:
+    def public(self) -> frozenset[str]:
         """The names of those that are the same for everybody, and whose arguments are no secret."""
         ...
 

@@ -1,7 +1,7 @@
 """Sessions made up for tests, and a model of arguments that only knows what it saw last."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from paceline.predict.context import Context
 from paceline.predict.events import Called, Event, Said, Step, Trajectory
@@ -21,13 +21,15 @@ class LastArguments:
         if name not in self.seen:
             return []
         before = {key: value for each in context.calls for key, value in each.arguments.items()}
-        return [({key: before.get(key, value) for key, value in self.seen[name].items()}, 0.9)]
+        found = {key: before.get(key, value) for key, value in self.seen[name].items()}
+        return [] if None in found.values() else [(found, 0.9)]
 
     def reason(self, name: str, context: Context, arguments: Mapping[str, object]) -> str:
         return "what it was last"
 
-    def observe(self, call: Called, context: Context) -> None:
-        self.seen[call.name] = dict(call.arguments)
+    def observe(self, call: Called, context: Context, private: Collection[str] = ()) -> None:
+        given = call.arguments.items()
+        self.seen[call.name] = {key: None if key in private else value for key, value in given}
 
     def save(self) -> object:
         return self.seen

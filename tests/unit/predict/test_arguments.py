@@ -389,3 +389,27 @@ def test_a_schema_speaks_for_a_new_tool() -> None:
     assert {"token": "abc"} in found
     assert all(arguments.get("size") != "m" for arguments in found)
     assert model.propose("unheard of", context) == []
+
+
+def test_private_values_are_not_kept() -> None:
+    """Of arguments that are private it is learnt where their values come from, as of others; the values
+    themselves are in nothing that is kept, and never proposed by themselves. (S2-51)"""
+    told, usual = ArgumentModel(), ArgumentModel()
+    for number in range(30):
+        context = Context()
+        context.hear(Said(f"where is order A{4_000 + number}"))
+        called = Called("track", {"order": f"A{4_000 + number}", "by": "dear-ada"})
+        told.observe(called, context, ["order", "by"])
+        usual.observe(called, context)
+    kept = [repr(model.save()) for model in (told, usual)]
+    assert ["A4007" in one for one in kept] == ["dear-ada" in one for one in kept] == [False, True]
+    context = Context()
+    context.hear(Said("where is order A9999"))
+    assert usual.propose("track", context)[0][0] == {"order": "A9999", "by": "dear-ada"}
+    assert all("by" not in arguments for arguments, _ in told.propose("track", context))
+    context = Context()
+    for number in range(30):
+        called = Called("track", {"order": f"A{number}"})
+        context.hear(Said(f"where is order A{number}"))
+        told.observe(Called("find", {"order": f"A{number}"}), context, ["order"])
+    assert told.propose("find", context)[0][0] == {"order": "A29"}

@@ -15,7 +15,8 @@ from paceline.errors import CodecError
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.events import Event, Proposal, Said, Step, Trajectory
 from paceline.predict.moments import Moment
-from paceline.predict.predictor import PerformancePredictor, Session
+from paceline.predict.predictor import PerformancePredictor
+from paceline.predict.session import Session
 from paceline.testing.virtual_time import VirtualClock
 from tests.unit.predict.sessions import call, orders, predictor, step
 
@@ -131,6 +132,168 @@ def test_no_scope_sees_private_tools_of_another(seed: int) -> None:
             assert proposal.name == "open0" or proposal.name.startswith(scope)
         for name, _ in model.next_tools(session):
             assert name in {"", "open0"} or name.startswith(scope)
+
+
+def looked_up(model: PerformancePredictor, scope: str, key: str, *, public: bool = True) -> None:
+    """A session in which a key is looked up: by a tool that is public in it, or by one's own."""
+    session = model.session(scope, public=frozenset({"lookup"} if public else ()))
+    asked = Said("look it up" if public else "my psoriasis report")
+    for event in (asked, step("lookup", "found", key=key), Said("There.", by_user=False)):
+        model.propose(session)
+        model.observe(session, event)
+
+
+def proposed_keys(model: PerformancePredictor, scope: str) -> set[object]:
+    """What may be looked up next in a session in which that tool is public."""
+    session = model.session(scope, public=frozenset({"lookup"}))
+    session.hear(Said("look it up"))
+    found = model.propose(session)
+    return {each.arguments["key"] for each in found if each.name == "lookup"}
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_name_is_public_only_where_it_is(seed: int) -> None:
+    """A tool of one's own teaches nobody else, though elsewhere one of its name is public: neither its
+    values nor the words that led to it, nor a value of the public one that a single scope used; what
+    somebody is proposed is his own, or several used it. (S2-51)"""
+    rng = random.Random(seed)
+    model = predictor(arguments=ArgumentModel)
+    scopes, keys = ("anna", "bert", "carl"), ("eur", "usd", "gbp", "chf")
+    used: dict[str, set[str]] = {key: set() for key in keys}
+    for number in range(40):
+        scope = rng.choice(scopes)
+        if rng.random() < 0.5:
+            looked_up(model, scope, f"{scope}-iban-{number % 2}", public=False)
+        else:
+            key = rng.choices(keys, (8, 4, 1, 1))[0]
+            used[key].add(scope)
+            looked_up(model, scope, key)
+    shared = repr(model.save()["shared"])  # type: ignore[index]
+    assert not any(word in shared for word in ("iban", "psoria"))
+    common = {key for key, by in used.items() if len(by) > 1}
+    assert not any(f"'{key}'" in shared for key in used.keys() - common)
+    assert proposed_keys(model, "dora") <= common
+    for scope in scopes:
+        own = {key for key, by in used.items() if scope in by}
+        ibans = {f"{scope}-iban-{n}" for n in range(2)}
+        assert proposed_keys(model, scope) <= own | common | ibans
+
+
+def test_a_value_is_shared_from_the_second_scope_on() -> None:
+    """What is given to a public tool is proposed to others once two scopes used it, also after a
+    restart in between; who was forgotten before is none of the two. (S2-51)"""
+    model = predictor(arguments=ArgumentModel)
+    for _ in range(20):
+        looked_up(model, "anna", "eur")
+    assert proposed_keys(model, "anna") == {"eur"}
+    assert proposed_keys(model, "dora") == set()
+    model.forget("anna")
+    for _ in range(20):
+        looked_up(model, "bert", "eur")
+    assert proposed_keys(model, "dora") == set()
+    again = predictor(arguments=ArgumentModel)
+    again.load(msgspec.msgpack.decode(msgspec.msgpack.encode(model.save())))
+    for _ in range(20):
+        looked_up(again, "carl", "eur")
+    assert proposed_keys(again, "dora") == {"eur"}
+
+
+def test_who_used_a_value_is_not_remembered_for_ever() -> None:
+    """Of a few thousand values it is known who used them: what was used before is new again. (S2-51)"""
+    model = predictor()
+    looked_up(model, "anna", "first")
+    for number in range(50):
+        calls = tuple(call("lookup", key=f"{number} {each}") for each in range(100))
+        session = model.session("anna", public=frozenset({"lookup"}))
+        model.observe(session, Step(calls))
+    data = msgspec.convert(model.save(), dict[str, Any])
+    assert len(data["shared"]["used_by"]) == 5_000
+    looked_up(model, "bert", "first")
+    assert proposed_keys(model, "dora") == set()
+
+
+def test_what_is_public_elsewhere_is_not_proposed_where_it_is_not() -> None:
+    """Where a tool is not public, its name stands for another or for none: it is neither proposed from
+    what others did with it, nor said to take as long. (S2-51)"""
+    model = predictor(arguments=ArgumentModel)
+    for number in range(40):
+        session = model.session(f"u{number % 2}", public=frozenset({"lookup", "rates"}))
+        model.observe(session, Said("look it up"))
+        model.observe(session, step("lookup", "found", key="eur"), took_s=[3.0])
+    for public, names, takes_s in (({"lookup"}, {"lookup"}, 3.0), ({"rates"}, set[str](), 0.0)):
+        session = model.session("dora", public=frozenset(public))
+        session.hear(Said("look it up"))
+        assert {each.name for each in model.propose(session)} == names
+        assert {name for name, _ in model.next_tools(session)} - {""} == names
+        assert model.takes_s(session, "lookup") == takes_s
+
+
+def test_a_name_that_was_ones_own_stays_so() -> None:
+    """Where the tools of a session change, only what was public all the time is. (S2-51)"""
+    session = predictor().session("anna", public=frozenset({"a", "b"}))
+    before = session.courses.idle()
+    session.narrow(frozenset({"b", "c"}))
+    session.narrow(frozenset({"a", "b"}))
+    assert session.public == {"b"}
+    session.ask(call("a"))
+    session.ask(call("b"))
+    assert list(session.courses.public.so_far) == ["b"]
+    assert not before.public.so_far
+
+
+def test_turns_that_led_to_nothing_public_leave_no_word() -> None:
+    """What was said in turns without a public tool, by whomever, is in nothing that others are
+    predicted from; only that such turns are, so that nothing is expected of each message. (S2-51)"""
+    model = predictor(arguments=ArgumentModel, public=["parcel"])
+    for number in range(30):
+        events = (
+            Said("show my psoriasis"),
+            step("report", {"at": "x"}, of="eczema"),
+            Said("dermatology says", by_user=False),
+            Said("thanks goodbye"),
+            Said("welcome", by_user=False),
+            Said("where is my parcel"),
+            step("parcel", {"at": "x"}, number=7),
+            Said("delivered", by_user=False),
+        )
+        lived(model, [Trajectory(str(number), events, scope=("anna", "bert")[number % 2])])
+    shared = repr(model.save()["shared"])  # type: ignore[index]
+    private = ("psoria", "show", "eczema", "dermat", "thanks", "goodby", "welcom")
+    assert [word for word in private if word in shared] == []
+    assert "parcel" in shared
+    chances: list[float] = []
+    for said in ("where is my parcel", "good morning"):
+        session = model.session("dora")
+        session.hear(Said(said))
+        chances.append(dict(model.next_tools(session))["parcel"])
+    assert chances[0] > 0.8
+    assert chances[1] < 0.6
+
+
+def test_a_pattern_is_of_what_is_proposed() -> None:
+    """A new scope is told the pattern that public tools taught, with their times, as it is proposed
+    their calls; and looking for either is no reason to remember the scope. (S2-16, S2-51)"""
+    model = predictor(public=["get_order", "track_parcel", "refund_money"])
+    for trajectory in orders(40, scope="anna"):
+        session = model.session("anna")
+        for event in trajectory.events:
+            calls = event.calls if isinstance(event, Step) else ()
+            model.observe(session, event, took_s=[0.5 for _ in calls])
+    session = model.session("bert")
+    session.hear(Said("Where is my parcel order 4711?"))
+    pattern = model.predict_execution_pattern(session)
+    assert pattern is not None
+    assert pattern.tool_sequence == ("get_order", "track_parcel")
+    assert pattern.avg_execution_time == pytest.approx(1.0)
+    assert pattern.frequency > 20
+    session.hear(step("get_order", {"order_id": 4711}, order_id=4711))
+    best = model.propose(session)[0]
+    assert "this moment was seen 0 times" not in model.explain(session, best)
+    model.known(session, best)
+    model.needs("bert", "track_parcel", ["get_order"])
+    model.propose(session, moment=Moment.TOOLS)
+    assert list(msgspec.convert(model.save(), dict[str, Any])["scopes"]) == ["anna"]
 
 
 def test_a_forgotten_scope_is_gone() -> None:
@@ -436,7 +599,7 @@ def test_an_idle_session_is_proposed_what_turns_begin_with() -> None:
     for number in range(40):
         said = Said(f"what is new {number}")
         events = (said, step("get_news", "news", day=1), Said("That.", by_user=False))
-        model.learn(Trajectory(str(number), events, scope="anna"))
+        model.learn(Trajectory(str(number), events, scope=("anna", "carl")[number % 2]))
     for scope in ("anna", "bert"):
         session = model.session(scope)
         best = model.propose(session, moment=Moment.IDLE)[0]

@@ -18,7 +18,7 @@ from paceline.predict.ledger import Figures
 from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor
 from paceline.speculation.learnt import learnt_of
-from tests.unit.sessions.quiet import seen
+from tests.unit.sessions.quiet import a_runtime, seen
 from tests.unit.speculation.worlds import (
     GENEROUS,
     Follows,
@@ -534,8 +534,8 @@ def test_what_is_there_already_is_in_no_record(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_public_is_known_to_who_is_new() -> None:
-    """A habit with tools whose results are the same for everybody is used for a user who never had a
-    session; one with others is not (S2-51)."""
+    """A habit of several with tools whose results are the same for everybody is used for a user who
+    never had a session; one with other tools is not (S2-51)."""
 
     async def sources(scope: str | None) -> list[str]:
         async with shop(**GENEROUS) as runtime:
@@ -556,12 +556,53 @@ def test_what_is_public_is_known_to_who_is_new() -> None:
                 await asyncio.sleep(60)  # nothing is kept for the next
                 return turn
 
-            for _ in range(30):
-                await served("ada")
+            for number in range(30):
+                await served(("ada", "eve")[number % 2])
             return [call.source for call in (await served("bob")).tool_calls]
 
     async def main() -> None:
         assert await sources("global") == ["speculated"]
         assert await sources(None) == ["executed"]
+
+    runs_clean(main())
+
+
+def test_a_name_that_is_public_elsewhere_is_ones_own_here() -> None:
+    """What a user gives to a tool of his own is never run ahead for another, though a tool of the same
+    name is the same for everybody in the other's sessions and was in earlier ones (S2-51)."""
+
+    async def main() -> None:
+        async with shop(**GENEROUS) as runtime:
+            others = a_runtime()
+
+            @others.tool(effect="read", ttl_s=5, name="lookup")
+            async def own(key: str) -> str:
+                await asyncio.sleep(1)
+                return f"secret of {key}"
+
+            @runtime.tool(effect="read", ttl_s=5, scope="global", name="lookup")
+            async def lookup(key: str) -> str:
+                await asyncio.sleep(1)
+                return f"what all know of {key}"
+
+            found = seen(runtime)
+            model = Follows([])
+
+            async def served(user: str, key: str, **tools: Any) -> ConversationTurn:
+                model.steps = [(("lookup", {"key": key}),)]
+                async with runtime.session(model=model, user=user, **tools) as session:
+                    turn = await session.send("look it up")
+                await asyncio.sleep(60)
+                return turn
+
+            await served("eve", "paris")
+            for _ in range(30):
+                await served("bob", "iban-12", tools=[own])
+            turn = await served("bob", "iban-12", tools=[own])
+            assert [call.source for call in turn.tool_calls] == ["speculated"]
+            for _ in range(5):
+                await served("carol", "rome")
+            ahead = [call for call, _ in found if call.priority is Priority.SPECULATIVE]
+            assert {call.caller.user for call in ahead} == {"bob"}
 
     runs_clean(main())

@@ -14,7 +14,8 @@ from paceline.engine.states import ConversationTurn
 from paceline.path.job import Job
 from paceline.predict.events import Called
 from paceline.predict.moments import Moment
-from paceline.predict.predictor import PerformancePredictor, Session
+from paceline.predict.predictor import PerformancePredictor
+from paceline.predict.session import Session
 from paceline.speculation.outlook import Outlook
 from paceline.speculation.speculator import Chance, Speculator
 from tests.unit.speculation.test_speculation import CALLS, STEPS, played

@@ -20,7 +20,7 @@ from paceline.redaction import Redactor
 from paceline.session_settings import PredictSettings
 from paceline.speculation.foresight import Foresight
 from paceline.speculation.kept import KeptPredictions, peek
-from paceline.speculation.learnt import learnt_of
+from paceline.speculation.learnt import learnt_of, public_of
 from paceline.speculation.messages import heard_of
 from paceline.speculation.predictions import Predictions
 from paceline.testing.virtual_time import VirtualClock
@@ -44,8 +44,8 @@ class NoTools:
     def text(self, outcome: Any) -> str:
         raise AssertionError(outcome)
 
-    def public(self) -> set[str]:
-        return set()
+    def public(self) -> frozenset[str]:
+        return frozenset()
 
     def effects(self) -> dict[str, EffectKind]:
         return {"look": EffectKind.READ}
@@ -510,5 +510,31 @@ def test_what_another_process_forgot_of_messages_is_dropped(stage: Stage) -> Non
         await predictions.close()
         assert stage.heard() == {"user bob": 1}
         assert b"bugs" not in stage.path.read_bytes()
+
+    runs_clean(main())
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_tool_that_is_public_no_more_teaches_no_others(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a tool of a session is replaced by one that is not the same for everybody, calls from then
+    on are nobody else's, also when it comes back (S2-51)."""
+    public = {"look"}
+    monkeypatch.setattr(NoTools, "public", lambda _: frozenset(public))
+
+    async def main() -> None:
+        predictions = await stage.open()
+        known: list[int] = []
+        foresight = session(predictions)
+        for names in ({"look"}, set[str](), {"look"}):
+            public.clear()
+            public.update(names)
+            await news(foresight)
+            known.append(public_of(predictions.predictor.save()).get("look", 0))
+        assert known == [1, 1, 1]
+        await news(session(predictions))
+        assert public_of(predictions.predictor.save()) == {"look": 2}
+        await predictions.close()
 
     runs_clean(main())

@@ -13,7 +13,7 @@ from paceline.engine.journal import Replied, TurnBegan, TurnEnded, backwards, re
 from paceline.engine.session import Session
 from paceline.engine.states import ExecutionContext, TurnStatus
 from paceline.predict.events import Called, Event, Said, Step
-from paceline.predict.predictor import Session as Heard
+from paceline.predict.session import Session as Heard
 from paceline.redaction import Redactor
 from paceline.session_settings import PredictSettings
 from paceline.sessions.talk import Talk

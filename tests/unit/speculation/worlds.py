@@ -15,7 +15,8 @@ from paceline.engine.states import ConversationTurn
 from paceline.messages import Hear, ModelReply, ModelRequest, ToolMessage, ToolUse, UserMessage
 from paceline.predict.events import Proposal
 from paceline.predict.moments import Moment
-from paceline.predict.predictor import PerformancePredictor, Session
+from paceline.predict.predictor import PerformancePredictor
+from paceline.predict.session import Session
 from paceline.testing.virtual_time import VirtualClock, run
 from tests.unit.sessions.quiet import a_runtime
 
