@@ -1,7 +1,7 @@
 """All that is learnt of one scope: its models, and what its tools take."""
 
 from collections.abc import Collection, Container, Generator, Mapping, Sequence
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 import msgspec
 
@@ -9,11 +9,15 @@ from paceline.errors import CodecError
 from paceline.predict.calibration import Calibration
 from paceline.predict.context import Context
 from paceline.predict.events import Called
+from paceline.predict.fans import Fans
 from paceline.predict.figures import Figures, measure
 from paceline.predict.groups import ParallelGroups
 from paceline.predict.sequence import SequenceModel
 
 __all__ = ["Arguments", "Knowledge", "MakeArguments"]
+
+_LATER: Final = "fans"
+"""The part that files had not from the beginning."""
 
 
 class Arguments(Protocol):
@@ -73,6 +77,7 @@ class Knowledge:
     def __init__(self, arguments: MakeArguments, patterns: int, saved: object = None) -> None:
         self.sequence = SequenceModel(patterns=patterns)
         self.arguments = arguments(patterns=patterns)
+        self.fans = Fans()
         self.calibration = Calibration()
         self.groups = ParallelGroups()
         self.figures: dict[str, Figures] = {}
@@ -83,6 +88,18 @@ class Knowledge:
         """What comes of this tool, mostly."""
         figures = self.figures.get(name)
         return "object" if figures is None else figures.came
+
+    def propose(
+        self, name: str, context: Context, *, most: int, least: float, worth: float
+    ) -> list[tuple[Mapping[str, object], float]]:
+        """As of `Arguments`, with what may be asked for in the same step."""
+        found = self.arguments.propose(name, context, most=most, least=least, worth=worth)
+        return self.fans.spread(name, found, context, most)
+
+    def reason(self, name: str, context: Context, arguments: Mapping[str, object]) -> object | None:
+        """As of `Arguments`."""
+        why = self.fans.reason(name, context, arguments)
+        return self.arguments.reason(name, context, arguments) if why is None else why
 
     def took(
         self,
@@ -111,18 +128,19 @@ class Knowledge:
         except msgspec.ValidationError as exc:
             raise CodecError(f"what was learnt cannot be read: {exc}") from exc
         parts = self._parts()
-        if data.parts.keys() != parts.keys():
+        if {*data.parts, _LATER} != parts.keys():
             raise CodecError(f"what was learnt has other parts: {', '.join(data.parts)}")
-        for name, part in parts.items():
-            part.load(data.parts[name])
+        for name, saved_part in data.parts.items():
+            parts[name].load(saved_part)
         self.figures = data.figures
 
-    def _parts(self) -> dict[str, SequenceModel | Arguments | Calibration | ParallelGroups]:
+    def _parts(self) -> dict[str, SequenceModel | Arguments | Calibration | ParallelGroups | Fans]:
         return {
             "sequence": self.sequence,
             "arguments": self.arguments,
             "calibration": self.calibration,
             "groups": self.groups,
+            _LATER: self.fans,
         }
 
 

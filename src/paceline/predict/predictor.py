@@ -172,13 +172,11 @@ class PerformancePredictor:
         """Where a proposal is from, in words."""
         why = str(proposal.why)
         view = self._view(session)
-        chances = dict(view.next_tools(session.courses))
-        chance = chances.get(proposal.name, 0.0)
-        before = [f"{name} ({came})" for name, came in session.course.recent]
-        after = " then ".join(before) or "the beginning"
+        chance = dict(view.next_tools(session.courses)).get(proposal.name, 0.0)
+        before = " then ".join([f"{name} ({came})" for name, came in session.course.recent])
         seen = round(view.seen(session.courses))
         return (
-            f"{proposal.name} follows {after} with {chance:.0%}; this moment was seen "
+            f"{proposal.name} follows {before or 'the beginning'} with {chance:.0%}; this moment was seen "
             f"{'once' if seen == 1 else f'{seen} times'}. With these arguments such a call came true {proposal.probability:.0%} "
             "of the time." + (f" Arguments: {why}." if why else "")
         )
@@ -351,6 +349,8 @@ class PerformancePredictor:
         own = self._knowledge(session.scope)
         if calls:
             self._learn_first(own, session, calls[0].name)
+        own.fans.learn(calls, session.context)
+        self._prior.learn_step(session, calls)
         for call in calls:
             own.sequence.observe(session.course, call.name)
             own.arguments.observe(call, session.context)

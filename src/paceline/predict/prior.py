@@ -43,6 +43,10 @@ class Prior:
         private = self._private(session.scope, call)
         self.knowledge.arguments.observe(call, session.public_context, private)
 
+    def learn_step(self, session: Session, calls: Sequence[Called]) -> None:
+        """The calls of a step, before each of them is learnt of."""
+        self.knowledge.fans.learn(calls, session.public_context, session.public)
+
     def learn_first(self, session: Session, before: Courses, name: str) -> None:
         """What a turn of a session began with, as seen from before it."""
         if (name == END and session.public) or name in session.public:

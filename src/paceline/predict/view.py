@@ -63,7 +63,7 @@ class View:
         """Complete arguments, as of `Arguments`: by what the scope knows of the tool; where that is
         nothing, by what is public."""
         for known in self._of(name):
-            found = known.arguments.propose(name, context, most=most, least=least, worth=worth)
+            found = known.propose(name, context, most=most, least=least, worth=worth)
             if found:
                 return found
         return []
@@ -71,7 +71,7 @@ class View:
     def reason(self, name: str, context: Context, arguments: Mapping[str, object]) -> object:
         """Where arguments are from that were proposed at this moment."""
         for known in self._of(name):
-            why = known.arguments.reason(name, context, arguments)
+            why = known.reason(name, context, arguments)
             if why is not None:
                 return why
         return ""
