@@ -246,6 +246,7 @@ class Parts:
             self._predictions = made = Predictions(
                 wanted.settings.predict,
                 run=self.path.run,
+                left_s=self.path.left_s,
                 clock=wanted.clock,
                 rng=wanted.rng,
                 redactor=self.redactor,

@@ -131,6 +131,54 @@ def test_what_was_there_before_is_not_made_ahead() -> None:
     run(main())
 
 
+def test_what_would_end_too_soon_is_made_anew_ahead() -> None:
+    """A call ahead that is to last makes anew what would end sooner: the old result is served until
+    the new one is there, which then is the one made ahead; if that fails the old one stays. What lasts
+    long enough is left as it is. (S2-40, S2-43)"""
+
+    async def main() -> None:
+        bench, agent = Bench(), Counting(2.0)
+        job = Job(agent, lasting_s=20.0)
+        first = await guess(bench, job)
+        assert (await guess(bench, job)).source is Source.HOT
+        assert bench.path.left_s(bench.call(), job) == 60.0
+        await asyncio.sleep(41)
+        second = asyncio.create_task(guess(bench, job))
+        await asyncio.sleep(1)
+        old = await bench.run(agent)
+        assert (old.source, old.link, old.total_ns) == (Source.SPECULATED, first.call_id, 0)
+        assert (await second).source is Source.EXECUTED
+        assert bench.path.left_s(bench.call(), job) == 60.0
+        new = await bench.run(agent)
+        assert (new.source, new.link) == (Source.SPECULATED, (await second).call_id)
+        assert (old.value, new.value, agent.runs) == ({"run": 1}, {"run": 2}, 2)
+        await asyncio.sleep(41)
+        failed = await guess(bench, Job(Counting(0, [AgentError("down")]), lasting_s=20.0))
+        assert failed.error is not None
+        assert (await bench.run(agent)).value == {"run": 2}
+        totals = bench.cache.totals
+        assert (totals.requests, totals.hits, totals.refreshes) == (3, 3, 2)
+
+    run(main())
+
+
+def test_who_joins_what_is_made_anew_ahead_uses_it() -> None:
+    """Who asks when the old result has ended, and the new one is still being made, joins that.
+    (S2-40)"""
+
+    async def main() -> None:
+        bench, agent = Bench(), Counting(5.0)
+        await guess(bench, Job(agent))
+        await asyncio.sleep(58)
+        ahead = asyncio.create_task(guess(bench, Job(agent, lasting_s=20.0)))
+        await asyncio.sleep(3)
+        found = await bench.run(agent)
+        assert (found.source, found.saved_ns, found.value) == (Source.SPECULATED, 3 * S, {"run": 2})
+        assert found.link == (await ahead).call_id
+
+    run(main())
+
+
 def test_what_nobody_asked_for_never_waits() -> None:
     """Where a gate is full a call ahead is refused at once with a reason that says so, is in no
     queue and evicts nobody from one. (P-01, S2-36)"""

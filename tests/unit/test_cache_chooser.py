@@ -93,7 +93,7 @@ def test_it_does_not_waver_between_equals():
 
 
 def test_what_is_saved_counts_not_how_often():
-    """With unequal costs it saves more cost than the policy with the most hits. (S0-30)"""
+    """With unequal costs it saves more cost than the policy with the most hits. (S0-30, P-03)"""
     rng = random.Random(7)
     # A few dear keys asked for seldom, many cheap ones asked for often.
     keys = [

@@ -235,7 +235,7 @@ def scan_after_hot_keys(kind: MakePolicy) -> int:
 
 @pytest.mark.parametrize("kind", [S3Fifo, WTinyLFU, LIRS])
 def test_a_scan_leaves_what_is_asked_for_often(kind):
-    """Keys asked for once do not push out those asked for often; under LRU they do. (S0-30)"""
+    """Keys asked for once do not push out those asked for often; under LRU they do. (S0-30, P-03)"""
     assert scan_after_hot_keys(kind) >= 45
     assert scan_after_hot_keys(LRU) == 0
 
@@ -283,7 +283,7 @@ def test_what_is_remembered_of_keys_that_are_gone_is_bounded(kind):
 
 
 def test_the_cheap_and_large_goes_first():
-    """With costs and sizes, what saves least for its size goes first. (S0-30)"""
+    """With costs and sizes, what saves least for its size goes first. (S0-30, P-03)"""
     cache = Cache(GDSF, 100)
     cache.ask("dear", 40, cost_ns=2_000_000_000)
     cache.ask("cheap", 40, cost_ns=5_000_000)
@@ -293,7 +293,7 @@ def test_the_cheap_and_large_goes_first():
 
 
 def test_what_was_popular_once_goes_in_the_end():
-    """The cache ages: many uses long ago weigh less than a few lately. (S0-30)"""
+    """The cache ages: many uses long ago weigh less than a few lately. (S0-30, P-03)"""
     cache = Cache(GDSF, 10)
     for _ in range(20):
         cache.ask("once")

@@ -611,7 +611,7 @@ def test_a_broken_promise_is_told_with_what_was_seen() -> None:
     steps = re.findall(r"state\.(\w+)\(", told)
     assert "remove" in steps
     assert steps[-1] == "teardown"
-    assert len(steps) <= 6
+    assert len(steps) <= 20  # of 40: how far they are shortened is up to hypothesis, and its Python
 
 
 def test_the_model_finds_sequential_bugs_by_itself() -> None:

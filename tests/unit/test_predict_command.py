@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from paceline.speculation.messages import Messages, NextMessage, heard_of
 from paceline.testing.virtual_time import VirtualClock
 from tests.kept_sessions import keep
 from tests.unit.predict.sessions import free_text, orders, predictor, step
+from tests.unit.test_narrow_terminal import Tty
 
 Capture = pytest.CaptureFixture[str]
 READS = ("get_*", "track_*")
@@ -528,7 +530,8 @@ def test_what_was_learnt_is_shown(place: Place, capsys: Capture) -> None:
 
 def test_what_calls_ahead_were_worth_is_shown(place: Place, capsys: Capture) -> None:
     """`show` tells of each tool how often it was launched, used and foreseen, what that saved and cost
-    in vain, and why it is on or off; one that is off would not be launched. (S2-40)"""
+    in vain, and why it is on or off; one that is off would not be launched. On a narrow terminal all
+    of it fits. (S2-40)"""
     clock = VirtualClock()
     ledger = Ledger(clock, rng=random.Random(1))
     for number in range(4):
@@ -548,8 +551,17 @@ def test_what_calls_ahead_were_worth_is_shown(place: Place, capsys: Capture) -> 
     assert rows["get_order"].split()[1:4] == ["on", "4", "100%"]
     assert "6.0 s" in rows["get_order"]
     assert rows["track_parcel"].split()[1:4] == ["off", "40", "0%"]
-    assert "$0.40" in rows["track_parcel"]
-    assert "lost more than it saved" in rows["track_parcel"]
+    assert "lost more than it saved" in rows["track_parcel:"]
+    assert "; $0.40 paid in vain" in flat(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "60")
+        patch.setattr(sys, "stdout", out := Tty())
+        assert show(place, predict_show.Wanted()) == 0
+    (_, *lines) = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue()).splitlines()  # after the file
+    assert max(len(each.rstrip()) for each in lines) <= 60
+    assert {"on", "off", "6.0 s", "100%"} <= {
+        cell for each in lines for cell in re.split(r"  +", each)
+    }
     found = json.loads(shown(place, capsys, as_json=True))
     assert found["tools"]["get_order"]["saved_s"] == 6.0
     own(place, asked("s1a2b3"))

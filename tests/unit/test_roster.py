@@ -17,6 +17,8 @@ from paceline.roster import file as module
 from paceline.roster.process import is_gone, pid_of, this_process
 from paceline.testing.virtual_time import VirtualClock
 
+pytestmark = pytest.mark.usefixtures("closed_rosters")
+
 S = 1_000_000_000
 UP = Status(agent="a", instance="one", state=State.UP, in_flight=1, capacity=5, limit=5)
 

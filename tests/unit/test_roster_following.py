@@ -19,6 +19,8 @@ from paceline.errors import AgentError, OverloadedError, Shortage, StorageError
 from paceline.roster import Follower, Roster, State, Status, Wish, WishKind, following
 from paceline.testing.virtual_time import VirtualClock, run
 
+pytestmark = pytest.mark.usefixtures("closed_rosters")
+
 S = 1_000_000_000
 
 

@@ -185,6 +185,10 @@ class ResultCache:
             return None
         return decode(found.value, result_type), found.about, False
 
+    def left_s(self, key: bytes) -> float:
+        """For how many more seconds the result in memory is valid; infinite where nothing ends."""
+        return self._memory.left_s(key)
+
     async def fetch(
         self, key: bytes, result_type: Any = None, scope: Scope | None = None
     ) -> Kept | None:

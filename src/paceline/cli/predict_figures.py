@@ -4,16 +4,15 @@ import random
 from collections.abc import Mapping
 from typing import Final
 
-from paceline.cli.output import line, table
+from paceline.cli.output import line, paragraph, table
 from paceline.clock import SystemClock
 from paceline.predict.ledger import Figures, Ledger
 from paceline.speculation.kept import Learnt
 
 __all__ = ["figures_of", "ledger_of", "show_figures"]
 
-_COLUMNS: Final = (
-    "tool", "state", "launched", "used", "foreseen", "saved", "in vain", "paid in vain", "why",
-)  # fmt: skip
+_COLUMNS: Final = ("tool", "state", "launched", "used", "foreseen", "saved", "in vain")
+_LONG_S: Final = 100.0
 
 
 def ledger_of(learnt: Learnt | None) -> Ledger:
@@ -31,11 +30,18 @@ def figures_of(learnt: Learnt | None) -> Mapping[str, Figures]:
 
 
 def show_figures(figures: Mapping[str, Figures]) -> None:
-    """A table of them, after an empty line; nothing if there are none."""
-    if figures:
-        line()
-        rows = [_row(tool, each) for tool, each in sorted(figures.items())]
-        table(list(_COLUMNS), rows, whole=_COLUMNS[:-1])
+    """A table of them, after an empty line, and why each tool is in its state; nothing if there are
+    none."""
+    if not figures:
+        return
+    line()
+    found = sorted(figures.items())
+    table(list(_COLUMNS), [_row(tool, each) for tool, each in found], whole=_COLUMNS[1:])
+    line()
+    for tool, each in found:
+        paid = f"; ${each.wasted_usd:,.2f} paid in vain" if each.wasted_usd else ""
+        for text in paragraph(f"{tool}: {each.why}{paid}"):
+            line(text)
 
 
 def _row(tool: str, each: Figures) -> tuple[str, ...]:
@@ -45,11 +51,13 @@ def _row(tool: str, each: Figures) -> tuple[str, ...]:
         f"{each.launched:,}",
         _share(each.precision),
         _share(each.recall),
-        f"{each.saved_s:,.1f} s",
-        f"{each.wasted_s:,.1f} s",
-        f"${each.wasted_usd:,.2f}",
-        each.why,
+        _seconds(each.saved_s),
+        _seconds(each.wasted_s),
     )
+
+
+def _seconds(count: float) -> str:
+    return f"{count:,.1f} s" if count < _LONG_S else f"{count:,.0f} s"
 
 
 def _share(rate: float | None) -> str:

@@ -71,8 +71,11 @@ class Batch(msgspec.Struct, eq=False):
 
     def states(self) -> tuple[ToolExecutionState, ...]:
         """How far each is, in the order of the answer."""
-        floor = self.course.floor
-        return tuple(floor.state(execution.figures()) for execution in self._executions)
+        course = self.course
+        return tuple(
+            course.floor.state(execution.figures(), course.expected_ns(execution))
+            for execution in self._executions
+        )
 
     def add(self, use: ToolUse) -> None:
         """The next use of the answer, which goes on. It is started if it may be by now. What is

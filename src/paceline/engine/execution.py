@@ -124,15 +124,15 @@ class Floor:
         self.live: set[Batch] = set()
         """Those that have tasks of their own."""
 
-    def state(self, figures: Figures) -> ToolExecutionState:
-        """The same in the time of the wall, and with when it may be over."""
+    def state(self, figures: Figures, expected_ns: int = 0) -> ToolExecutionState:
+        """The same in the time of the wall, and with when it may be over, if it is known how long it
+        takes."""
         call_id, name, status, queued_ns, started_ns, ended_ns, resources = figures
         ahead_ns = self.clock.wall_ns() - self.clock.monotonic_ns()
         estimated_ns: int | None = None
         if started_ns is not None:
             started_ns += ahead_ns
-            expected_ns = None if self.expected_ns is None else self.expected_ns(name)
-            if expected_ns is not None and ended_ns is None:
+            if expected_ns and ended_ns is None:
                 estimated_ns = started_ns + expected_ns
         return ToolExecutionState(
             call_id,

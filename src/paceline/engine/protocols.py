@@ -1,7 +1,7 @@
 """What a session needs of others: models to ask, tools to run, and a journal to go on from."""
 
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -9,6 +9,9 @@ from paceline.call import Effect, Outcome, Priority
 from paceline.engine.journal import Entry
 from paceline.engine.states import ExecutionContext, PerformanceHints
 from paceline.messages import Hear, ModelRequest, ToolDefinition, ToolUse
+
+if TYPE_CHECKING:
+    from paceline.predict.execution import ExecutionPattern
 
 __all__ = ["Foresight", "Models", "Preparation", "Tools"]
 
@@ -94,6 +97,11 @@ class Foresight(Protocol):
     @property
     def hints(self) -> PerformanceHints:
         """What is likely to come, as far as that is known."""
+        ...
+
+    @property
+    def pattern(self) -> "ExecutionPattern | None":
+        """The calls that are likely until the turn ends, and what they take; None if none is."""
         ...
 
     def recall(self, entries: Iterable[Entry]) -> None:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextvars import Token, copy_context
 from types import TracebackType
-from typing import Final, Self, final
+from typing import TYPE_CHECKING, Final, Self, final
 
 from paceline.call import Caller
 from paceline.engine.conversation import Conversation
@@ -40,6 +40,9 @@ from paceline.engine.summaries import Summaries
 from paceline.engine.turn import Turn
 from paceline.engine.watch import Watch
 from paceline.errors import IllegalTransitionError, InvalidInputError
+
+if TYPE_CHECKING:
+    from paceline.predict.execution import ExecutionPattern
 
 __all__ = ["Session"]
 
@@ -123,6 +126,12 @@ class Session:
         return _NO_HINTS if foresight is None else foresight.hints
 
     @property
+    def pattern(self) -> "ExecutionPattern | None":
+        """The calls that are likely until the turn ends; None if none is, or nobody looks ahead."""
+        foresight = self._means.foresight
+        return None if foresight is None else foresight.pattern
+
+    @property
     def turn(self) -> ConversationTurn | None:
         """The turn that runs, as far as it is."""
         return None if self._turn is None else self._turn.record.turn()
@@ -135,14 +144,8 @@ class Session:
     @property
     def context(self) -> AgentContext:
         """All of it at this moment."""
-        return AgentContext(
-            self.id,
-            self.machine.state,
-            tuple(self.turns),
-            self.active_tools,
-            self.hints,
-            self._scene.limits,
-        )
+        turns, limits = tuple(self.turns), self._scene.limits
+        return AgentContext(self.id, self.state, turns, self.active_tools, self.hints, limits)
 
     @property
     def pending(self) -> ApprovalNeeded | QuestionAsked | None:

@@ -71,8 +71,10 @@ class Troubles:
             attempt=self._attempt(_T.RESOURCE_LIMIT),
         )
         if isinstance(self._decide(trouble, None), Degrade):
-            self._fail(_T.RESOURCE_LIMIT, trouble)
-            self._degrade()
+            freed = 0 if self._means.relieve is None else self._means.relieve()
+            message = f"{trouble.message}; {freed:,} bytes of results were let go of"
+            self._fail(_T.RESOURCE_LIMIT, msgspec.structs.replace(trouble, message=message))
+            _log.warning("Recovering from memory limit: %d bytes freed", freed)
             self._recovered()
 
     def model_answered(self) -> None:
@@ -151,11 +153,6 @@ class Troubles:
             retry_after_s=retry_after_s,
             rng=self._means.rng,
         )
-
-    def _degrade(self) -> None:
-        _log.warning("Recovering from memory limit")
-        if self._means.relieve is not None:
-            self._means.relieve()
 
     def _fail(self, trigger: TransitionTrigger, trouble: Trouble) -> None:
         _log.warning("Handling error state: %s", trouble.message)

@@ -6,6 +6,7 @@ repeated, or be answered by anything else than its work, and goes when its place
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -143,6 +144,10 @@ class Ahead:
             totals.ahead += 1
             self.forget(identified.key)
         return hit
+
+    def left_s(self, identified: Identified | None) -> float:
+        """For how many more seconds what is there is valid; infinite where nothing ends."""
+        return math.inf if identified is None else self._cache.left_s(identified.key)
 
     def ended(self, outcome: Outcome, part_of: "Execution | None") -> Outcome:
         """The outcome of a call ahead. What was found in a lower tier is counted as found."""

@@ -146,14 +146,21 @@ class CallPath:
         if (error := self._ahead.refusal(call, identified, found, part_of)) is not None:
             return self.refuse(call, error)
         hit = None if identified is None else self._ahead.look(identified, job.result_type)
-        if hit is not None:
-            found_there = _served(call, hit, self._now_ns() - start_ns)
-            # Nothing was done, and nobody asked.
-            return found_there if part_of is None else self._observe(call, found_there)
+        there = None if hit is None else _served(call, hit, self._now_ns() - start_ns)
+        if there is not None and part_of is not None:
+            return self._observe(call, there)
+        if there is not None and self._ahead.left_s(identified) >= job.lasting_s:
+            return there  # nothing was done, and nobody asked
         execution = self._execution(call, job, identified)
+        execution.refresh |= there is not None and execution.call is call
         end = functools.partial(self._flight.end, execution.place, execution)
         with self._ahead.begun(execution, call, part_of, end):
-            return self._ahead.ended(await self._wait(call, execution, start_ns), part_of)
+            outcome = self._ahead.ended(await self._wait(call, execution, start_ns), part_of)
+        return there if there is not None and execution.needless else outcome
+
+    def left_s(self, call: Call, job: Job) -> float:
+        """For how many more seconds what is there for it is valid; infinite where nothing ends."""
+        return self._ahead.left_s(self._identity.of(call, job.version))
 
     def refuse(self, call: Call, error: PacelineError) -> Outcome:
         """The outcome of a call that cannot be run at all; observed like every other."""

@@ -61,7 +61,8 @@ class Job(msgspec.Struct, frozen=True):
     it is cancelled, and sets no context variable: a call that nobody can join is then run in its
     caller's own task, which saves half of what the path costs. `fallback` is what answers in turn
     if it fails; with `stale_if_error_s` it says how long results are kept for that, where the plan
-    does not.
+    does not. Executed ahead, it is to be there for `lasting_s` seconds: what would end sooner is
+    made anew, and served meanwhile.
     """
 
     execute: Callable[[Call], Awaitable[object]]
@@ -78,6 +79,7 @@ class Job(msgspec.Struct, frozen=True):
     fallback: tuple[Fallback, ...] = (STALE,)
     retry: RetryPolicy | None = None
     stale_if_error_s: float | None = None
+    lasting_s: float = 0.0
 
 
 Held = frozenset[Gate | Dispatch]

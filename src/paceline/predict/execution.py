@@ -44,7 +44,9 @@ def pattern_of(view: View, courses: Courses) -> ExecutionPattern | None:
     for each in figures:
         success *= each.success
         for resource, amount in each.used.items():
-            usage[resource] = usage.get(resource, 0.0) + amount
+            before = usage.get(resource, 0.0)
+            peak = resource.startswith("peak_")
+            usage[resource] = max(before, amount) if peak else before + amount
     return ExecutionPattern(
         tuple(names),
         sum(each.seconds for each in figures),

@@ -3,7 +3,6 @@
 import asyncio
 import difflib
 import fnmatch
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, cast, final
 
@@ -192,11 +191,6 @@ class Toolbox:
             return None
         stuck = self._stuck and self._in_the_way(cast("_Prepared", prepared)) is not None
         return None if stuck else prepared
-
-    def kept_s(self, preparation: Preparation) -> float:
-        """For how many seconds a result of it is served; infinite where that is not declared."""
-        ttl_s = cast("_Prepared", preparation).plan.ttl_s
-        return math.inf if ttl_s is None else ttl_s
 
     def effects(self) -> dict[str, EffectKind]:
         """What they declare to do to the world, by name."""

@@ -30,6 +30,7 @@ from paceline.engine.states import (
 )
 from paceline.messages import ToolUse
 from paceline.predict.events import Event, Said, Step
+from paceline.predict.execution import ExecutionPattern
 from paceline.predict.moments import Moment
 from paceline.predict.session import Session
 from paceline.speculation.messages import NextMessage
@@ -78,6 +79,7 @@ class Foresight:
 
     __slots__ = (
         "_again",
+        "_anew",
         "_asked",
         "_calls",
         "_habits",
@@ -113,7 +115,7 @@ class Foresight:
         self._loop = asyncio.get_running_loop()
         self._session: Session | None = None
         self._next: NextMessage | None = None
-        self._outlook = Outlook(habits, tools, context, scope, talk)
+        self._outlook = Outlook(habits, tools, context, scope, talk, again=self._again_in)
         self._recalled: list[_News] = []
         """What happened before the session was gone on with, and is not known yet."""
         self._pending: list[_News] = []
@@ -124,11 +126,20 @@ class Foresight:
         self._looked = False
         self._again = _REFRESHES
         self._timer: asyncio.TimerHandle | None = None
+        self._anew: asyncio.TimerHandle | None = None
+        """Rings when something is to be made anew."""
 
     @property
     def hints(self) -> PerformanceHints:
         """What is likely to come."""
         return self._outlook.hints
+
+    @property
+    def pattern(self) -> ExecutionPattern | None:
+        """The calls that are likely until the turn ends, by what was seen up to the last look."""
+        if self._session is None:
+            return None
+        return self._habits.predictor.predict_execution_pattern(self._session)
 
     def opened(self) -> None:
         """The session begins; nothing was said in it yet."""
@@ -194,6 +205,7 @@ class Foresight:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._calm()
         self._outlook.close()
         if is_alone(self._scope):
             self._habits.predictor.forget(self._scope)
@@ -212,9 +224,7 @@ class Foresight:
 
     def _wait(self, stage: _Stage) -> None:
         """Has a look once that has lasted for a blink. One timer does for many that do not."""
-        if self._timer is not None and self._again < _REFRESHES:
-            self._timer.cancel()  # which was to make something anew, much later
-            self._timer = None
+        self._calm()
         self._stage, self._looked, self._again = stage, False, _REFRESHES
         self._since = self._loop.time()
         if self._timer is None:
@@ -229,20 +239,34 @@ class Foresight:
         if left_s <= 0:
             with pace.looking():
                 self._looked = self._caught_up()
-                kept_s = self._look() if self._looked else math.inf
-            if self._looked and not self._looks_again_in(kept_s):
-                return
-            left_s = pace.wait_s() if not self._looked else kept_s
-            self._looked = False
+                if self._looked:
+                    self._look()
+                    return
+            left_s = pace.wait_s()
         self._timer = self._loop.call_later(left_s, self._ring)
 
-    def _looks_again_in(self, kept_s: float) -> bool:
-        """Whether results that were made for the next message are to be made anew when they are too
-        old to be served."""
-        if self._stage is not _Stage.USER or not self._again or math.isinf(kept_s):
-            return False
-        self._again -= 1
-        return True
+    def _again_in(self, seconds: float) -> None:
+        """Looks again then, or sooner: something that was made for the next message is to be made
+        anew."""
+        if self._stage is not _Stage.USER or not self._again or math.isinf(seconds):
+            return
+        due = self._loop.time() + max(0.0, seconds)
+        if self._anew is None or due < self._anew.when():
+            self._calm()
+            self._anew = self._loop.call_at(due, self._look_again)
+
+    def _look_again(self) -> None:
+        self._anew = None
+        if self._stage is _Stage.USER and self._looked:
+            self._again -= 1
+            self._looked = False
+            self._ring()
+
+    def _calm(self) -> None:
+        """Makes nothing anew."""
+        if self._anew is not None:
+            self._anew.cancel()
+            self._anew = None
 
     def _caught_up(self) -> bool:
         """Takes in what happened since the last look; False if there is more of it."""
@@ -260,11 +284,12 @@ class Foresight:
         session.narrow(self._tools.public())
         pending, self._pending = self._pending[:_AT_A_TIME], self._pending[_AT_A_TIME:]
         for news in pending:
-            event, took = self._event(news), []
+            event, took, used = self._event(news), [], []
             if isinstance(news, _Ran) and isinstance(event, Step):
                 took = [_took_s(call) for call in news.calls]
+                used = [_used(call) for call in news.calls]
                 self._outlook.came(news.calls, event.calls)
-            habits.predictor.observe(session, event, took_s=took)
+            habits.predictor.observe(session, event, took_s=took, used=used)
             if isinstance(event, Step):
                 self._outlook.score_past(session, event)
             elif event.by_user and self._next is not None:
@@ -273,18 +298,18 @@ class Foresight:
             habits.news()
         return not self._pending
 
-    def _look(self) -> float:
-        """Looks at what may come next. In how many seconds the first of what was made is not kept any
-        more."""
+    def _look(self) -> None:
+        """Looks at what may come next."""
         session, message = self._session, None
         if session is None:
-            return math.inf
+            return
         if self._stage is _Stage.TOOLS:
             asked = [self._calls.asked(use) for use in self._asked]
             self._habits.predictor.asked(session, asked)
         elif self._stage is _Stage.USER and self._next is not None:
             message = self._next.likely()
-        return self._outlook.look(session, _MOMENTS[self._stage], message)
+        anew = self._again < _REFRESHES
+        self._outlook.look(session, _MOMENTS[self._stage], message, anew=anew)
 
     def _remember(self, session: Session) -> None:
         """Hears again what happened before the session was gone on with."""
@@ -321,6 +346,20 @@ def _told(entries: Iterable[Entry]) -> Iterator[_News]:
                 ran = None
             case _:
                 pass
+
+
+def _used(call: ToolCall) -> dict[str, float]:
+    """What running it took of the machine, as far as that was measured."""
+    took = call.resources if call.status is ToolStatus.COMPLETED else None
+    if took is None:
+        return {}
+    measured = {
+        "cpu_s": None if took.cpu_ns is None else took.cpu_ns / _NS,
+        "peak_memory_bytes": took.peak_memory_bytes,
+        "disk_io_bytes": took.disk_io_bytes,
+        "network_bytes": took.network_bytes,
+    }
+    return {name: float(amount) for name, amount in measured.items() if amount is not None}
 
 
 def _took_s(call: ToolCall) -> float | None:

@@ -1,12 +1,11 @@
 """What may come next in one session: said as hints, and run ahead where that is worth it."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import msgspec
 
-from paceline.call import Caller, Effect, Priority
+from paceline.call import Call, Caller, Effect, Outcome, Priority
 from paceline.engine.protocols import Preparation
 from paceline.engine.states import (
     ExecutionContext,
@@ -15,6 +14,7 @@ from paceline.engine.states import (
     ToolCall,
 )
 from paceline.messages import ToolUse
+from paceline.path.job import Job
 from paceline.predict.events import Called, Proposal, Step
 from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor
@@ -36,6 +36,8 @@ _LIKELY: Final = 0.1
 _ALL_OF: Final = 8
 _THINKING_S: Final = 10.0
 """How long people take until they write again, at least."""
+_LATER: Final = 1.5
+"""How much longer making it anew may take than mostly."""
 _NO_HINTS: Final = PerformanceHints()
 
 
@@ -47,6 +49,8 @@ class Habits(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     messages: Messages | None
     """What users write; None where models are not asked ahead."""
     speculator: Speculator
+    left_s: Callable[[Call, Job], float]
+    """For how many more seconds what is there for a call is valid."""
     redactor: Redactor
     pace: Pace
     news: Callable[[], object]
@@ -57,11 +61,14 @@ class Outlook:
     """Looks at what is learnt for what comes next in a session, whenever it is told to."""
 
     __slots__ = (
+        "_again",
+        "_anew",
         "_caller",
         "_context",
         "_foreseen",
         "_foreseen_after",
         "_habits",
+        "_longest_s",
         "_looks",
         "_past",
         "_rehearsal",
@@ -78,8 +85,11 @@ class Outlook:
         context: ExecutionContext,
         scope: str,
         talk: Talk | None,
+        *,
+        again: Callable[[float], object],
     ) -> None:
-        """As of `Foresight`."""
+        """As of `Foresight`. `again` is told in how many seconds something that was made for the
+        next message is to be made anew, so that it is there when the old one ends."""
         self.hints = _NO_HINTS
         """What is likely to come."""
         self._habits = habits
@@ -89,7 +99,14 @@ class Outlook:
         self._scope = scope
         self._session: Session | None = None
         """As it was looked at last."""
-        self._rehearsal = Rehearsal(talk, tools, context, habits.speculator, self._chance)
+        self._again = again
+        self._anew = False
+        """Whether what would end soon is made anew."""
+        self._longest_s = 0.0
+        """What took longest of all that was made for the next message."""
+        self._rehearsal = Rehearsal(
+            talk, tools, context, habits.speculator, self._chance, launch=self._prepare
+        )
         self._foreseen: set[tuple[str, str]] = set()
         self._foreseen_after: set[tuple[str, str]] = set()
         """The same of the step after the one that runs."""
@@ -126,20 +143,29 @@ class Outlook:
         self._rehearsal.stop()
         self._habits.speculator.leave(self._context.session_id)
 
-    def look(self, session: Session, moment: Moment, message: tuple[str, float] | None) -> float:
-        """Says what may come, and has run ahead what is worth it. `message` is what the user is likely
-        to write next, and how likely. In how many seconds the first of it is not kept any more."""
+    def look(
+        self,
+        session: Session,
+        moment: Moment,
+        message: tuple[str, float] | None,
+        *,
+        anew: bool = False,
+    ) -> None:
+        """Says what may come, and has run ahead what is worth it; `anew`, if that would end soon.
+        `message` is what the user is likely to write next, and how likely."""
+        self._anew = anew
+        if not anew:
+            self._longest_s = 0.0
         self._session, predictor = session, self._habits.predictor
         if moment is Moment.IDLE or self.hints is _NO_HINTS:
             self._know_tools(session)
-        kept_s = math.inf
         foreseen = self._foreseen
         if moment is Moment.TOOLS:
             foreseen = self._foreseen_after
         elif moment is Moment.IDLE:
             foreseen.clear()  # of the turn before
             self._foreseen_after.clear()
-            kept_s = self._rehearse(message)
+            self._rehearse(message)
         # Now and then all are looked at: who was wrong once may be right another time.
         self._looks += 1
         least = 0.0 if self._looks % _ALL_OF == 1 else _LIKELY
@@ -166,7 +192,7 @@ class Outlook:
                 continue  # what it needs of tools that run is better waited for
             chance = Chance(proposal.probability, takes_s, self._lead_s(moment))
             key = _key(proposal)
-            kept_s = min(kept_s, self._run_ahead(prepared, chance, foreseen, key))
+            self._run_ahead(prepared, chance, foreseen, key, moment)
             if moment is Moment.REPLY and key in foreseen:
                 self._look_past(session, proposal)
         self.hints = msgspec.structs.replace(
@@ -174,7 +200,6 @@ class Outlook:
             predicted_tool_sequence=tuple(expected),
             cache_warming_candidates=tuple(ready),
         )
-        return kept_s
 
     def _look_past(self, session: Session, proposal: Proposal) -> None:
         """Has run ahead what is likely to be asked for after a call that was: of tools that never
@@ -201,7 +226,7 @@ class Outlook:
                     predictor.takes_s(session, after.name),
                     self._lead_s(Moment.TOOLS),
                 )
-                self._run_ahead(prepared, chance, self._foreseen_after, _key(after))
+                self._run_ahead(prepared, chance, self._foreseen_after, _key(after), Moment.TOOLS)
         self._past[_key(proposal)] = supposed.guesses.get(Moment.TOOLS, [])
 
     def _run_ahead(
@@ -210,28 +235,49 @@ class Outlook:
         chance: Chance,
         foreseen: set[tuple[str, str]],
         key: tuple[str, str],
-    ) -> float:
-        """Has it launched, if that is worth it: then it counts as foreseen. In how many seconds the
-        result is not kept any more; infinite where nothing was launched."""
+        moment: Moment,
+    ) -> None:
+        """Has it launched, if that is worth it: then it counts as foreseen."""
         speculator = self._habits.speculator
         call, job = self._tools.call(
             prepared, self._context, priority=Priority.SPECULATIVE, timeout_s=None
         )
         if speculator.objection(call, chance):
-            return math.inf
+            return
         foreseen.add(key)
-        if speculator.launch(call, job, chance):
-            return math.inf
-        # From when it is there, which may take longer than mostly.
-        return self._tools.kept_s(prepared) + 2 * chance.takes_s
+        if moment is Moment.IDLE:
+            self._prepare(call, job, chance)
+        else:
+            speculator.launch(call, job, chance)
 
-    def _rehearse(self, message: tuple[str, float] | None) -> float:
-        """Goes through the turn that the user is likely to begin next. In how many seconds the first
-        of it is not kept any more."""
+    def _prepare(
+        self,
+        call: Call,
+        job: Job,
+        chance: Chance,
+        then: Callable[[Outcome], object] | None = None,
+    ) -> str:
+        """Launches what is for the next message, as `Speculator.launch`, and says when to look again."""
+
+        def there(outcome: Outcome) -> None:
+            if outcome.error is None:
+                took_s = max(chance.takes_s, (outcome.execute_ns or outcome.saved_ns) / _NS)
+                self._longest_s = max(self._longest_s, took_s)
+                self._again(self._habits.left_s(call, job) - _LATER * took_s)
+            if then is not None:
+                then(outcome)
+
+        if self._anew:
+            # With what ends first, what ends a little later: there are not many more looks.
+            job = msgspec.structs.replace(job, lasting_s=_THINKING_S + 2 * self._longest_s)
+        return self._habits.speculator.launch(call, job, chance, there)
+
+    def _rehearse(self, message: tuple[str, float] | None) -> None:
+        """Goes through the turn that the user is likely to begin next."""
         if message is None or MASK in message[0]:
             self._rehearsal.clear()
-            return math.inf
-        return self._rehearsal.begin(*message)
+        else:
+            self._rehearsal.begin(*message)
 
     def _chance(self, probability: float, tool: str | None) -> Chance:
         """What is thought of a call in a turn that is gone through: of a tool, or of the model."""

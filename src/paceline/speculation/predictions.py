@@ -38,7 +38,7 @@ _WORST: Final = (EffectKind.PURE, EffectKind.READ, EffectKind.WRITE, EffectKind.
 class Predictions:
     """The predictor and the speculator of a runtime, and the file in which they are kept.
 
-    What was learnt is written every 30 seconds while there is news, and at the end. While there is
+    What was learnt is taken into account, and written, every 30 seconds while there is news, and at the end. While there is
     none, nothing of this runs.
     """
 
@@ -47,13 +47,15 @@ class Predictions:
         settings: PredictSettings,
         *,
         run: Callable[[Call, Job], Awaitable[Outcome]],
+        left_s: Callable[[Call, Job], float],
         clock: Clock,
         rng: random.Random,
         redactor: Redactor,
         kept: KeptPredictions | None,
         notice: Callable[[str, PacelineError], object],
     ) -> None:
-        """`run` is the call path; `kept` is None where nothing is kept."""
+        """`run` is the call path, `left_s` says for how much longer what it has for a call is valid;
+        `kept` is None where nothing is kept."""
         self._settings = settings
         self._clock = clock
         self._rng = rng
@@ -90,6 +92,7 @@ class Predictions:
             predictor=self.predictor,
             messages=self._messages,
             speculator=self.speculator,
+            left_s=left_s,
             redactor=redactor,
             pace=Pace(clock),
             news=self._news,
@@ -150,7 +153,7 @@ class Predictions:
 
     def _news(self) -> None:
         self._unwritten = True
-        if self._timer is None and self._kept is not None:
+        if self._timer is None:
             after_s = UPDATE_S * (1.0 + self._rng.uniform(-_JITTER, _JITTER))
             self._timer = asyncio.get_running_loop().call_later(after_s, self._update)
 

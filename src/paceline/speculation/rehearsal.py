@@ -5,7 +5,6 @@ return is put to it again, and so on until it has its answer. Each of these is a
 `Priority.SPECULATIVE`, and the very one that the turn itself would make: so that finds them all.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, final
@@ -63,8 +62,8 @@ class Rehearsal:
     """
 
     __slots__ = (
-        "_asked", "_chance", "_context", "_foreseen", "_prepared", "_results", "_running", "_speculator",
-        "_talk", "_tools", "_turn", "_whole",
+        "_asked", "_chance", "_context", "_foreseen", "_launch", "_prepared", "_results", "_running",
+        "_speculator", "_talk", "_tools", "_turn", "_whole",
     )  # fmt: skip
 
     def __init__(
@@ -74,14 +73,17 @@ class Rehearsal:
         context: ExecutionContext,
         speculator: Speculator,
         chance: Callable[[float, str | None], Chance],
+        *,
+        launch: Callable[[Call, Job, Chance, Callable[[Outcome], object]], str],
     ) -> None:
         """Without `talk` there is nothing to go through. `chance` is what is thought of a call of this
-        tool, or of the model (None), in a turn of this probability."""
+        tool, or of the model (None), in a turn of this probability; `launch` is as the speculator's."""
         self._talk = talk
         self._tools = tools
         self._context = context
         self._speculator = speculator
         self._chance = chance
+        self._launch = launch
         self._turn: tuple[SupposedTurn, float] | None = None
         """The one that it is at, and how likely that is."""
         self._asked = 0
@@ -93,15 +95,13 @@ class Rehearsal:
         self._whole = False
         """Whether those are all that the model asked for."""
 
-    def begin(self, text: str, probability: float) -> float:
-        """Goes through the turn that this message would begin, in place of any other. In how many
-        seconds what the model says first is not kept any more; infinite where it is not asked."""
+    def begin(self, text: str, probability: float) -> None:
+        """Goes through the turn that this message would begin, in place of any other."""
         self.clear()
         turn = None if self._talk is None else self._talk.suppose(text)
-        if turn is None:
-            return math.inf
-        self._turn, self._asked = (turn, probability), 0
-        return self._ask(turn)
+        if turn is not None:
+            self._turn, self._asked = (turn, probability), 0
+            self._ask(turn)
 
     def stop(self) -> None:
         """Begins nothing more. What runs goes on, for who asks for it."""
@@ -119,22 +119,18 @@ class Rehearsal:
     def _at(self, turn: SupposedTurn) -> bool:
         return self._turn is not None and self._turn[0] is turn and turn.holds
 
-    def _ask(self, turn: SupposedTurn) -> float:
-        """Asks the model what it would do next; as `begin`."""
+    def _ask(self, turn: SupposedTurn) -> None:
+        """Asks the model what it would do next."""
         if self._talk is None or self._asked >= _MOST_STEPS or not self._at(turn):
-            return math.inf
+            return
         request = turn.request(self._tools.definitions())
         asked = self._talk.models.ahead(request, self._context)
         if asked is None or self._turn is None:
-            return math.inf
+            return
         call, job, usd = asked
         chance = self._chance(self._turn[1], None)._replace(usd=usd)
-        if not self._launch(call, job, chance, partial(self._answered, turn)):
-            return math.inf
-        self._asked += 1
-        ttl_s = call.plan.ttl_s
-        # From when it is there, which may take longer than mostly.
-        return math.inf if ttl_s is None else ttl_s + 4 * self._chance(1.0, None).takes_s
+        if self._begin(call, job, chance, partial(self._answered, turn)):
+            self._asked += 1
 
     def _answered(self, turn: SupposedTurn, outcome: Outcome) -> None:
         """The model would say this."""
@@ -174,7 +170,7 @@ class Rehearsal:
         )
         use = prepared.use
         chance = self._chance(self._turn[1], use.name)
-        begun = self._launch(call, job, chance, partial(self._returned, turn, place))
+        begun = self._begin(call, job, chance, partial(self._returned, turn, place))
         if begun:
             self._foreseen.add((use.name, use.arguments))
         return begun
@@ -190,10 +186,9 @@ class Rehearsal:
         self._results[place] = self._tools.text(outcome)
         self._go_on(turn)
 
-    def _launch(
+    def _begin(
         self, call: Call, job: Job, chance: Chance, then: Callable[[Outcome], object]
     ) -> bool:
-        speculator = self._speculator
         return not (
-            speculator.objection(call, chance) or speculator.launch(call, job, chance, then)
+            self._speculator.objection(call, chance) or self._launch(call, job, chance, then)
         )

@@ -43,10 +43,6 @@ class Tools(Protocol):
         nothing: what the tool would not take is None too."""
         ...
 
-    def kept_s(self, preparation: Preparation) -> float:
-        """For how many seconds a result of it is served; infinite where nobody says."""
-        ...
-
     def public(self) -> frozenset[str]:
         """The names of those that are the same for everybody, and whose arguments are no secret."""
         ...

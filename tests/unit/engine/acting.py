@@ -298,6 +298,7 @@ class Foretells:
 
     def __init__(self, hints: PerformanceHints = _NO_HINTS) -> None:
         self.hints = hints
+        self.pattern = None
         self.told: list[str] = []
 
     def asking(self) -> None:

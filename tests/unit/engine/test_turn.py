@@ -462,7 +462,8 @@ def test_short_memory_is_given_back_and_less_runs_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A process that takes too much between two steps sheds and runs fewer tools at once, so often
-    as the limit of recoveries says; the turn goes on all the same (S2-20, S2-53, S2-55)."""
+    as the limit of recoveries says, and says how many bytes that was; the turn goes on all the same
+    (S2-20, S2-45, S2-53, S2-55)."""
     taken = iter([100, 1_024, 1_023, 2_000, 2_000, 2_000])
     shed: list[int] = []
 
@@ -470,7 +471,7 @@ def test_short_memory_is_given_back_and_less_runs_at_once(
 
     def relieve() -> int:
         shed.append(len(script.asked))
-        return 1
+        return 1_234_567
 
     async def main() -> None:
         one = session(
@@ -485,9 +486,12 @@ def test_short_memory_is_given_back_and_less_runs_at_once(
         assert one._means.pipeline.concurrency == 1
         assert shed == [1, 3]
         assert triggers(one).count(_T.RESOURCE_LIMIT) == 2
+        said = [each.trouble.message for each in one.machine.history if each.trouble]
+        assert len(said) == 2
+        assert all("; 1,234,567 bytes of results were let go of" in each for each in said)
 
     run(main())
-    assert "Recovering from memory limit" in caplog.text
+    assert caplog.text.count("Recovering from memory limit: 1234567 bytes freed") == 2
 
 
 def test_a_session_that_repeats_itself_gets_the_recent_result() -> None:

@@ -8,16 +8,20 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from paceline import Runtime
 from paceline.call import Call, Outcome, Priority, Source
 from paceline.engine.session import Session
-from paceline.engine.states import ConversationTurn, ResourceLimits
+from paceline.engine.states import ConversationTurn, ResourceLimits, ToolStatus
 from paceline.predict.events import Said
 from paceline.predict.ledger import Figures
 from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor
+from paceline.resources import ResourceUsage
 from paceline.speculation.learnt import learnt_of
+from paceline.tools.measured import charge
 from tests.unit.sessions.quiet import a_runtime, seen
 from tests.unit.speculation.worlds import (
     GENEROUS,
@@ -334,7 +338,7 @@ def test_a_session_begins_with_its_habits() -> None:
 
 
 def test_what_waits_for_the_user_is_made_anew_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the user is silent, what was run ahead is made anew when it is too old to be served, twice
+    """While the user is silent, what was run ahead is made anew before it is too old to be served, twice
     at most; after that there is no timer, and in between there is one (S2-40, S2-43)."""
     sure(monkeypatch, idle=[("total", {})])
 
@@ -346,7 +350,7 @@ def test_what_waits_for_the_user_is_made_anew_twice(monkeypatch: pytest.MonkeyPa
                 for _ in range(30):
                     await asyncio.sleep(100)
                     ran.append(world.ran["total"])
-                assert ran == [1] * 6 + [2] * 6 + [3] * 18
+                assert ran == [1] * 5 + [2] * 6 + [3] * 19
                 await session.send("go")
                 await asyncio.sleep(5)
                 assert world.ran["total"] == 4
@@ -370,6 +374,49 @@ def test_a_refreshed_result_is_there_after_the_first_is_too_old(
             assert turn.tool_calls[0].source == Source.SPECULATED
 
     runs_clean(main())
+
+
+@given(
+    ttl_s=st.integers(5, 60),
+    takes_s=st.floats(0.1, 2.0),
+    slower=st.floats(0.5, 1.4),
+    asked=st.booleans(),
+    thought=st.floats(0.5, 1.5),
+)
+@settings(max_examples=40, deadline=None)
+def test_what_waits_for_the_user_is_never_gone_before_it_is_made_anew(
+    ttl_s: int, takes_s: float, slower: float, asked: bool, thought: float
+) -> None:
+    """What was run ahead is there at each moment until it was made anew twice, and what a turn asked
+    for as well: each is served until the next is there, also where that takes longer than mostly, or
+    than is thought (S2-40, S2-43)."""
+
+    async def main() -> None:
+        async with shop(**GENEROUS) as runtime:
+            loop = asyncio.get_running_loop()
+            made: list[float] = []
+
+            @runtime.tool(effect="read", ttl_s=ttl_s)
+            async def look() -> int:
+                await asyncio.sleep(takes_s * (slower if made else 1.0))
+                made.append(loop.time())
+                return len(made)
+
+            async with runtime.session(model=Follows([[("look", {})]]), user="ada") as session:
+                if asked:
+                    await session.send("go")
+                left_s = ttl_s - 3 if asked else ttl_s
+                await asyncio.sleep(300)
+            gaps = [after - there - ttl_s for there, after in itertools.pairwise(made)]
+            if asked and left_s < 1.5 * max(1.0, thought) * takes_s:
+                gaps = gaps[1:]  # there was no time for it
+            assert 3 <= len(made) <= 3 + asked
+            assert max(gaps) <= 0, made
+
+    with pytest.MonkeyPatch.context() as patch:
+        sure(patch, idle=[("look", {})])
+        patch.setattr(PerformancePredictor, "takes_s", lambda *_: thought * takes_s)
+        runs_clean(main())
 
 
 def test_who_writes_again_is_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,6 +525,115 @@ def test_what_sessions_did_tells_how_good_tools_are() -> None:
             assert pattern.avg_execution_time == pytest.approx(3, abs=0.1)
             assert pattern.success_rate == pytest.approx(0.5, abs=0.2)
             assert pattern.frequency >= 10
+
+    runs_clean(main())
+
+
+def test_a_session_says_what_is_likely_until_its_turn_ends() -> None:
+    """`session.pattern` has the calls to come, and what they took of the machine: added up, but for the
+    memory, which is that of the largest (S2-17, S2-50)."""
+
+    async def main() -> None:
+        async with shop() as runtime:
+
+            @runtime.tool(effect="read")
+            async def look() -> str:
+                await asyncio.sleep(2)
+                charge(ResourceUsage(2 * 10**9, 5_000_000, 100))
+                return "fine"
+
+            @runtime.tool(effect="read")
+            async def dig() -> str:
+                await asyncio.sleep(1)
+                charge(ResourceUsage(10**9, 3_000_000, None, 70))
+                return "deep"
+
+            model = Follows([])
+            async with runtime.session(model=model, user="ada") as session:
+                patterns = [session.pattern]
+                for _ in range(20):
+                    model.steps = [(("look", {}),), (("dig", {}),)]
+                    await session.send("How is it?")
+                    await asyncio.sleep(1)
+                going = asyncio.create_task(session.send("How is it?"))
+                await asyncio.sleep(1)
+                patterns.append(session.pattern)
+                await going
+            first, pattern = patterns
+            assert first is None
+            assert pattern is not None
+            assert pattern.tool_sequence == ("look", "dig")
+            assert pattern.avg_execution_time == pytest.approx(3, abs=0.1)
+            assert pattern.success_rate == pytest.approx(1)
+            assert pattern.frequency >= 10
+            assert pattern.resource_usage == {
+                "cpu_s": pytest.approx(3),
+                "peak_memory_bytes": pytest.approx(5_000_000),
+                "disk_io_bytes": pytest.approx(100),
+                "network_bytes": pytest.approx(70),
+            }
+
+    runs_clean(main())
+
+
+def test_a_tool_that_runs_says_when_it_may_be_over() -> None:
+    """Of a tool that ran before it is known how long it takes: while it runs, `session.active_tools` has
+    when it may be over; of one that never ran it has not (S2-07, S2-50)."""
+
+    async def main() -> None:
+        async with shop() as runtime:
+
+            @runtime.tool(effect="read")
+            async def rates(day: str) -> str:
+                del day
+                await asyncio.sleep(4)
+                return "rates"
+
+            model, left_s = Follows([]), list[float | None]()
+            for day in range(5):
+                model.steps = [(("rates", {"day": f"d{day}"}),)]
+                async with runtime.session(model=model, user="ada") as session:
+                    going = asyncio.create_task(session.send("Rates?"))
+                    await asyncio.sleep(4)  # the model says which for three
+                    (one,) = session.active_tools.values()
+                    assert (one.status, one.started_ns is None) == (ToolStatus.RUNNING, False)
+                    if one.estimated_ns is None or one.started_ns is None:
+                        left_s.append(None)
+                    else:
+                        left_s.append((one.estimated_ns - one.started_ns) / 1e9)
+                    await going
+            assert left_s[0] is None
+            assert left_s[-1] == pytest.approx(4, abs=0.1)
+
+    runs_clean(main())
+
+
+def test_what_nobody_keeps_is_brought_up_to_date_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime that keeps nothing takes its news into account every 30 seconds as others do, and
+    without news does nothing (S2-10, S2-51)."""
+    updated: list[float] = []
+    update = PerformancePredictor.update_predictions
+
+    def noted(predictor: PerformancePredictor) -> bool:
+        updated.append(asyncio.get_running_loop().time())
+        return update(predictor)
+
+    monkeypatch.setattr(PerformancePredictor, "update_predictions", noted)
+
+    async def main() -> None:
+        async with shop() as runtime:
+            World(runtime)
+            async with runtime.session(model=Follows([]), user="ada") as session:
+                for _ in range(10):
+                    await session.send("Hello")
+                    await asyncio.sleep(7)
+                predictor = (await runtime._parts.predictions()).predictor
+                assert len(updated) in {2, 3}
+                await asyncio.sleep(40)
+                assert not predictor.update_due
+                before = len(updated)
+                await asyncio.sleep(1_000)
+                assert len(updated) == before
 
     runs_clean(main())
 

@@ -100,7 +100,7 @@ def test_who_answers_at_once_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -
 
 def test_idle_sessions_wake_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """While nobody says anything, and nothing was run ahead, sessions and their runtime have no timer
-    at all (S2-43, S2-48)."""
+    at all, once what was learnt is brought up to date (S2-43, S2-48)."""
     sure(monkeypatch)
 
     async def main() -> None:
@@ -112,7 +112,7 @@ def test_idle_sessions_wake_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
                 runtime.session(model=model, user="bob") as silent,
             ):
                 await session.send("go")
-                await asyncio.sleep(1)
+                await asyncio.sleep(40)
                 assert timers() == []
                 assert silent.hints.cache_warming_candidates == ()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 import os
 import random
 import threading
@@ -38,9 +39,6 @@ class NoTools:
     def ahead(self, use: ToolUse) -> None:
         del use
 
-    def kept_s(self, preparation: Any) -> float:
-        raise AssertionError(preparation)
-
     def text(self, outcome: Any) -> str:
         raise AssertionError(outcome)
 
@@ -75,6 +73,7 @@ class Stage:
         made = Predictions(
             PredictSettings(**settings),
             run=run,
+            left_s=lambda *_: math.inf,
             clock=self.clock,
             rng=random.Random(1),
             redactor=Redactor(),

@@ -232,12 +232,21 @@ def test_a_session_that_is_left_ends_its_rehearsal(after_s: float, most: int) ->
 
 @pytest.mark.usefixtures("sure_")
 def test_what_is_too_old_is_rehearsed_anew() -> None:
-    """While the user stays silent a turn is gone through again when the model's answer is not kept any
-    more, twice at most: half an hour later it is there, and then no more is asked (S2-40, S2-48)."""
-    assert ahead({SAID[1]: [BOLTS]}, silent_s=1500.0, **GENEROUS).took == [0.0]
+    """While the user stays silent a turn is gone through again before the first of it is not kept any
+    more, twice at most: until half an hour later it is there, and then no more is asked (S2-40, S2-48)."""
     once = ["clerk", "stock", "clerk"]
     found = runs_clean(rehearsed({SAID[1]: [BOLTS]}, silent_s=5_000.0))
     assert [call.name for call in found.launched()] == once * 3
+
+
+@pytest.mark.usefixtures("sure_")
+@pytest.mark.parametrize(
+    "silent_s", [595.0, 602.0, 604.5, 607.5, 610.0, 1190.0, 1201.0, 1207.0, 1500.0]
+)
+def test_a_rehearsed_turn_is_never_gone(silent_s: float) -> None:
+    """At whatever moment the user goes on, the whole of his turn is there, also while it is gone through
+    again and when what it took first ends (S2-40, S2-43)."""
+    assert ahead({SAID[1]: [BOLTS]}, silent_s=silent_s, **GENEROUS).took == [0.0]
 
 
 @pytest.mark.usefixtures("sure_")

@@ -1,6 +1,7 @@
 """Sessions that are gone on with: what is known of them."""
 
 import asyncio
+import math
 import random
 import threading
 from pathlib import Path
@@ -60,6 +61,7 @@ def predictions(**settings: Any) -> Predictions:
     return Predictions(
         PredictSettings(**settings),
         run=run,
+        left_s=lambda *_: math.inf,
         clock=VirtualClock(),
         rng=random.Random(1),
         redactor=Redactor(),

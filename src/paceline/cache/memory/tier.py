@@ -194,6 +194,14 @@ class MemoryTier(Generic[K, V]):
         """Whatever is kept under this key, fresh or not; `Entry.terms` says what it is good for."""
         return (self.main if table is None else table).entries.get(key)
 
+    def left_s(self, key: K) -> float:
+        """For how many more seconds what is kept under this key is valid; infinite where nothing ends."""
+        entry = self.main.entries.get(key)
+        ends_ns = NEVER_NS
+        if entry is not None:
+            ends_ns = entry.fresh_ns if entry.terms is None else entry.terms.expires_ns
+        return math.inf if ends_ns >= NEVER_NS else max(0, ends_ns - self.now_ns()) / 1e9
+
     def put(  # noqa: C901, PLR0912 (it is every miss: one straight line instead of calls)
         self,
         key: K,
