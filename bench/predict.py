@@ -28,7 +28,7 @@ from paceline.predict.session import Session
 
 __all__ = [
     "API_BANK", "COMPLETE", "DATA", "FREE_TEXT", "LAUNCHABLE", "LEAST", "LONG", "NEXT", "OBSERVED",
-    "OTHER_SHARPNESS", "RECORDED", "SHARPNESS", "SHORT", "WORK", "Cost", "Figures", "Taken", "Tuned",
+    "RECORDED", "SHORT", "WORK", "Cost", "Figures", "Taken", "Tuned",
     "run",
 ]  # fmt: skip
 
@@ -61,8 +61,6 @@ API_BANK: Final = frozenset(
 )
 """What of its tools changes nothing, by their descriptions."""
 
-SHARPNESS: Final = 1.4
-OTHER_SHARPNESS: Final = (1.0, 1.8)
 LEAST: Final = (0.05, 0.1, 0.25)
 NEXT: Final = "next tools"
 LAUNCHABLE: Final = "calls that may be launched"
@@ -165,19 +163,9 @@ def _with_others(
     chosen = Launching(read_only=read)
     others = [Launching(read_only=read, least=least) for least in LEAST]
     ours, *by_least = evaluate_each(recorded, _predictor, [chosen, *others])
-    found = [Tuned("sharpness", SHARPNESS, name, ours)]
-    for sharpness in OTHER_SHARPNESS:
-        other = evaluate(recorded, partial(_sharp, sharpness), launching=chosen)
-        found.append(Tuned("sharpness", sharpness, name, other))
-    found.append(Tuned("least", chosen.least, name, ours))
+    found = [Tuned("least", chosen.least, name, ours)]
     found += [Tuned("least", least, name, one) for least, one in zip(LEAST, by_least, strict=True)]
     return ours, found
-
-
-def _sharp(sharpness: float) -> PerformancePredictor:
-    return PerformancePredictor(
-        clock=SystemClock(), arguments=ArgumentModel, patterns=_PATTERNS, sharpness=sharpness
-    )
 
 
 def _text(rng: random.Random, words: int) -> str:

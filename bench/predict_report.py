@@ -182,11 +182,9 @@ def _others(title: str, data: Any) -> Section:
     ]  # fmt: skip
     notes = [
         (
-            "Two constants were chosen on these sets: `sharpness`, 1.4, how much more the chance of "
-            "the arguments counts than that of the tool (predict/predictor.py), and `least`, 0.15, below "
-            "which nothing would be launched (predict/evaluation.py). Limits that keep a prediction cheap, such "
-            "as how many candidates are looked at, were tried on these sets too, so that no figure here "
-            "is of sessions that nothing was chosen on."
+            "One constant was tuned on these sets: `least`, 0.15, below which nothing would be launched "
+            "(predict/evaluation.py). Limits that keep a prediction cheap, such as how many candidates are looked "
+            "at, were tried on these sets too, so that no figure here is of sessions that nothing was chosen on."
         )
     ]
     return Section(title, [], [Table(columns, rows)], notes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 from paceline.predict.events import Called, Event, Said, Step, Tools
 from paceline.predict.paths import walk
 from paceline.predict.places import PROJECTED, RETYPED, WHOLE, Batch, Place, derived, shifts
+from paceline.predict.shapes import shape_of
 from paceline.predict.tokens import tokens, words
 from paceline.predict.values import canonical, is_list, is_object
 
@@ -82,6 +83,7 @@ class Context:
         self._holders: dict[str, deque[tuple[Batch, Place]]] = {}
         self._objects: dict[int, dict[str, Place]] = {}
         self._tables: deque[Batch] = deque(maxlen=64)
+        self._shapes: dict[str, str] = {}
         self._own: dict[str, deque[dict[str, str]]] = {}
         self._made: dict[str, dict[str, tuple[int, bool]]] = {}
         self._anywhere: dict[str, int] = {}
@@ -173,6 +175,15 @@ class Context:
         step = self._anywhere.get(arguments)
         return "n" if step is None else "x" + "0" * (step >= self.steps - 1)
 
+    def shape(self, key: str) -> str:
+        """What a value looks like, given by its canonical text."""
+        known = self._shapes.get(key)
+        if known is None:
+            if len(self._shapes) >= _MOST_PATTERNS:
+                self._shapes = {}
+            known = self._shapes[key] = shape_of(key)
+        return known
+
     def holders(self, value: object) -> list[tuple[Batch, Place]]:
         """Where a value stands, or what it can be built from, oldest first."""
         found = list(self._holders.get(canonical(value), ()))
@@ -196,7 +207,7 @@ class Context:
         else:
             other = '"' + canonical(value) if isinstance(value, int | float) else ""
         for batch, _ in self._holders.get(other, ()):
-            if batch.pattern[0] not in _TEXTS:  # in which a number is both
+            if batch.pattern[0] not in _TEXTS and "~" not in batch.pattern:  # there it is both
                 built = batch.derive(RETYPED + batch.pattern)
                 if built is not None:
                     key = canonical(value)

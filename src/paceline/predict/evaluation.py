@@ -32,8 +32,8 @@ _RANKS: Final = (1, 3, 10)
 
 class Launching(msgspec.Struct, frozen=True):
     """What may be launched ahead: calls of these tools, that change nothing; above a threshold
-    found by what was scored, so that no more than `extra_calls` a real call are in vain; and never
-    below `least`, the probability at which a call in vain costs as much as a hit saves. (Its 0.15
+    found by what was scored, so that no more than `extra_calls` a real call are in vain, and not at
+    all while the real calls so far allow no more; and never below `least`, the probability at which a call in vain costs as much as a hit saves. (Its 0.15
     was chosen on the recorded sessions that bench/predict.py reads, which shows others.)
 
     `model_s` is how long a model takes for an answer, `tool_s` how long a tool takes, by name,
@@ -218,7 +218,7 @@ class _Count:
     def proposals(self, moment: _Moment) -> None:
         """One reply of the model, and what was proposed before it."""
         came = _identities(moment.event)
-        proposals = [proposal for proposal, _ in moment.guesses]
+        proposals = [guess.proposal for guess in moment.guesses]
         identities = [_identity(each.name, each.arguments) for each in proposals]
         if isinstance(moment.event, Step):
             self.result.steps += 1
@@ -280,7 +280,8 @@ class _Count:
         return result
 
     def _launch(self, moment: _Moment, came: Collection[tuple[str, str]]) -> None:
-        for proposal in self._launched(moment, self.threshold):
+        left = int(self.launching.extra_calls * self.result.calls - self._extra)
+        for proposal in self._launched(moment, self.threshold)[: max(0, left)]:
             identity = _identity(proposal.name, proposal.arguments)
             if identity in came:
                 self._hits += 1
@@ -324,13 +325,13 @@ class _Count:
 
     def _launched(self, moment: _Moment, threshold: float) -> list[Proposal]:
         """What is launched: the likeliest, of tools that change nothing, once they are known."""
-        return [
-            proposal
-            for (proposal, _), known in zip(moment.guesses, moment.known, strict=True)
-            if known
-            and proposal.probability >= threshold
-            and proposal.name in self.launching.read_only
-        ][: self.launching.at_once]
+        read_only = self.launching.read_only
+        known = [
+            guess.proposal
+            for guess, known in zip(moment.guesses, moment.known, strict=True)
+            if known and guess.proposal.name in read_only
+        ]
+        return [each for each in known if each.probability >= threshold][: self.launching.at_once]
 
 
 def _moments(

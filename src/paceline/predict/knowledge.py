@@ -11,13 +11,18 @@ from paceline.predict.context import Context
 from paceline.predict.events import Called
 from paceline.predict.fans import Fans
 from paceline.predict.figures import Figures, measure
+from paceline.predict.fusion import Fusion
 from paceline.predict.groups import ParallelGroups
+from paceline.predict.moments import Moment, scored_as
 from paceline.predict.sequence import SequenceModel
+from paceline.predict.session import Guess
+from paceline.predict.values import canonical
 
 __all__ = ["Arguments", "Knowledge", "MakeArguments"]
 
-_LATER: Final = "fans"
-"""The part that files had not from the beginning."""
+_LATER: Final = frozenset({"fans", "fusion"})
+"""The parts that files had not from the beginning."""
+_SCORED: Final = 4  # of the proposals of one moment
 
 
 class Arguments(Protocol):
@@ -78,6 +83,7 @@ class Knowledge:
         self.sequence = SequenceModel(patterns=patterns)
         self.arguments = arguments(patterns=patterns)
         self.fans = Fans()
+        self.fusion = Fusion()
         self.calibration = Calibration()
         self.groups = ParallelGroups()
         self.figures: dict[str, Figures] = {}
@@ -114,6 +120,20 @@ class Knowledge:
                 seconds = took_s[place] if place < len(took_s) else None
                 measure(self.figures, call, seconds, used[place] if place < len(used) else None)
 
+    def score(
+        self, proposed: Sequence[Guess], came: Container[tuple[str, str]], moment: Moment
+    ) -> None:
+        """Counts which of what was proposed at a moment came, by name and canonical arguments."""
+        right: set[int] = set()
+        for place, guess in enumerate(proposed):
+            name = guess.proposal.name
+            if (name, canonical(guess.proposal.arguments)) in came:
+                right.add(place)
+            if place < _SCORED:
+                at = scored_as(moment, name)
+                self.calibration.record(at, guess.confidence, right=place in right)
+        self.fusion.learn(moment, proposed, right)
+
     def saving(self) -> Generator[None, None, dict[str, object]]:
         """All of it as plain data, made bit by bit."""
         parts: dict[str, object] = {}
@@ -128,19 +148,22 @@ class Knowledge:
         except msgspec.ValidationError as exc:
             raise CodecError(f"what was learnt cannot be read: {exc}") from exc
         parts = self._parts()
-        if {*data.parts, _LATER} != parts.keys():
+        if data.parts.keys() | _LATER != parts.keys():
             raise CodecError(f"what was learnt has other parts: {', '.join(data.parts)}")
         for name, saved_part in data.parts.items():
             parts[name].load(saved_part)
         self.figures = data.figures
 
-    def _parts(self) -> dict[str, SequenceModel | Arguments | Calibration | ParallelGroups | Fans]:
+    def _parts(
+        self,
+    ) -> dict[str, SequenceModel | Arguments | Calibration | ParallelGroups | Fans | Fusion]:
         return {
             "sequence": self.sequence,
             "arguments": self.arguments,
             "calibration": self.calibration,
             "groups": self.groups,
-            _LATER: self.fans,
+            "fans": self.fans,
+            "fusion": self.fusion,
         }
 
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-__all__ = ["Moment"]
+__all__ = ["Moment", "scored_as"]
 
 
 class Moment(StrEnum):
@@ -15,3 +15,8 @@ class Moment(StrEnum):
     """Tools run: the calls of the answer after them."""
     IDLE = "idle"
     """The user has said nothing yet: the calls of the first answer to what comes."""
+
+
+def scored_as(moment: Moment, name: str) -> str:
+    """What proposals of a tool are scored as: how good they are depends on when they are made."""
+    return name if moment is Moment.REPLY else f"{moment} {name}"

@@ -94,10 +94,11 @@ class Batch:
 def derived(pattern: str) -> str | None:
     """The pattern that this one is built from; None for one that stands for itself."""
     sort = pattern[0]
-    if sort == WHOLE or sort == RETYPED:
+    if sort in {WHOLE, RETYPED}:
         return pattern[1:]
     if sort == SHIFTED:
-        return pattern.partition(" ")[2]
+        more, _, base = pattern[1:].partition(" ")
+        return base if more.removeprefix("-").isdecimal() else ""
     base, mark, _ = pattern.rpartition(PROJECTED)
     return base if mark else None
 

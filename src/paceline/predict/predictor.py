@@ -7,7 +7,7 @@ the clock, which it only asks when an update is due.
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import msgspec
 
@@ -17,7 +17,7 @@ from paceline.predict.arguments import ArgumentModel
 from paceline.predict.events import Called, Event, Proposal, Said, Step, Tools, Trajectory
 from paceline.predict.execution import ExecutionPattern, pattern_of
 from paceline.predict.knowledge import Knowledge, MakeArguments
-from paceline.predict.moments import Moment
+from paceline.predict.moments import Moment, scored_as
 from paceline.predict.prior import Prior
 from paceline.predict.sequence import END
 from paceline.predict.session import Guess, Session
@@ -30,18 +30,24 @@ _SYSTEM: Final = SystemClock()
 UPDATE_S: Final = 30.0
 """Seconds between two updates, if there is news."""
 
-_LIKELY: Final = 0.04  # a tool that is less likely is not asked for arguments
-_MOST_TOOLS: Final = 4  # are asked for arguments
-_HARDLY: Final = 0.01
-_EVER: Final = 8
-_FEW: Final = 3
-_SHARPER: Final = 1.4
-"""Arguments that are sure count for more than a tool that is. Chosen on the recorded sessions that
-bench/predict.py reads, which shows what others come to."""
+_LIKELY: Final = 0.04  # a tool that is less likely is only asked for arguments
+_SEVERAL: Final = 4  # and one more than so many,
+_BEST: Final = 1  # if a call of it may be among the surest so many
+_HARDLY: Final = 0.01  # a tool that is less likely is not asked for arguments
+_MOST_TOOLS: Final = 8  # are asked for arguments
 _FAINT: Final = 0.0015
 """Arguments of a tool whose calls cannot be surer than this, for each argument and once more, are not
 looked for: what a tool with many of them takes has to be worth it."""
-_SCORED: Final = 4  # of the proposals of one moment
+
+
+class _Found(NamedTuple):
+    """A complete call, with the chance of its tool and of its arguments given that."""
+
+    confidence: float
+    chance: float
+    given: float
+    name: str
+    arguments: Mapping[str, object]
 
 
 @final
@@ -64,8 +70,7 @@ class PerformancePredictor:
     in both sessions: the same for all, with arguments that are nobody's secret. From those a scope
     that has seen little yet takes its first guesses (see `Prior`). `public` are those of sessions of
     which nothing else is said. At most `scopes` are remembered, those used last;
-    the global one may hold `patterns`, each other a tenth of that. `sharpness` is the power of the
-    arguments' chance in the confidence of a call.
+    the global one may hold `patterns`, each other a tenth of that.
     """
 
     def __init__(
@@ -76,14 +81,12 @@ class PerformancePredictor:
         public: Collection[str] = frozenset(),
         patterns: int = 10_000,
         scopes: int = 100,
-        sharpness: float = _SHARPER,
     ) -> None:
         self._clock = clock
         self._make = arguments
         self._public = frozenset(public)
         self._patterns = patterns
         self._most_scopes = scopes
-        self._sharpness = sharpness
         self._prior = Prior(arguments, patterns)
         self._scopes: dict[str, Knowledge] = {}
         self._news = False
@@ -116,7 +119,7 @@ class PerformancePredictor:
         Best is what the models are surest of; the probability is what that was worth so far, at
         this `moment`. They are scored when `asked` or `observe` is told what came, launched or not.
         Calls of tools none of which can be as probable as `least` are left out: whoever launches
-        nothing below it is proposed the same, sooner.
+        nothing below it misses none, sooner.
         """
         view, courses = self._view(session), session.courses
         if moment is Moment.TOOLS:
@@ -124,26 +127,26 @@ class PerformancePredictor:
             courses.suppose_answers(session.asked, view.came)
         elif moment is Moment.IDLE:
             courses = courses.idle()
-        found: list[tuple[float, str, Mapping[str, object]]] = []
+        found: list[_Found] = []
         asked = 0
         for name, chance in view.next_tools(courses):
-            if chance < _LIKELY or asked >= _MOST_TOOLS:
-                if chance < _HARDLY or asked >= _EVER or (len(found) >= _FEW and found[_FEW - 1][0] >= chance):
-                    break
             if name == END:
                 continue
+            if asked >= _MOST_TOOLS or chance < _HARDLY:
+                break
+            trust = view.trust(name, moment)
+            surest = trust.most(chance)
+            rank = _BEST if asked >= _SEVERAL or chance < _LIKELY else most
             asked += 1
-            needed = view.needed(name, _at(moment, name), least)
-            needed = max(needed, found[most - 1][0] if len(found) >= most else 0.0)
-            if chance < needed:  # even the surest arguments leave the chance of the tool
+            needed = max(view.needed(name, moment, least), _sure(found, rank))
+            if surest < needed:
                 continue
-            limits = [(sure / chance) ** (1.0 / self._sharpness) for sure in (needed, _FAINT)]
+            limits = [trust.needed(chance, sure) for sure in (needed, _FAINT)]
             for arguments, given in view.arguments(name, session.context, most, *limits):
-                found.append((chance * given**self._sharpness, name, arguments))
+                found.append(_Found(trust.sure(chance, given), chance, given, name, arguments))
             found.sort(key=itemgetter(0), reverse=True)
         guesses = session.guesses[moment] = [
-            Guess(_proposal(view, session, (name, arguments), confidence, moment), confidence)
-            for confidence, name, arguments in found[:most]
+            Guess(_proposal(view, session, each, moment), *each[:3]) for each in found[:most]
         ]
         return [guess.proposal for guess in guesses]
 
@@ -153,8 +156,9 @@ class PerformancePredictor:
         name = proposal.name
         for guess in session.guesses.get(moment, ()):
             if guess.proposal is proposal:
-                at, confidence = _at(moment, name), guess.confidence
-                return self._view(session).calibration(name, at, confidence).known(at, confidence)
+                confidence = guess.confidence
+                calibration = self._view(session).calibration(name, moment, confidence)
+                return calibration.known(scored_as(moment, name), confidence)
         return False
 
     def takes_s(self, session: Session, name: str) -> float:
@@ -233,12 +237,8 @@ class PerformancePredictor:
         public = self._public if public is None else public
         calls = () if isinstance(event, Said) else event.calls
         came = {_identity(call) for call in calls}
-        for proposal, confidence in proposed[:_SCORED]:
-            right = (proposal.name, canonical(proposal.arguments)) in came
-            name = _at(moment, proposal.name)
-            self._knowledge(scope).calibration.record(name, confidence, right=right)
-            if proposal.name in public:
-                self._prior.knowledge.calibration.record(name, confidence, right=right)
+        self._knowledge(scope).score(proposed, came, moment)
+        self._prior.score(proposed, came, moment, public)
 
     def predict_execution_pattern(self, context: Session) -> ExecutionPattern | None:
         """The calls that are likely to come until the turn ends; None if nothing is likely."""
@@ -367,24 +367,18 @@ class _Saved(msgspec.Struct):
     scopes: dict[str, object]
 
 
-def _at(moment: Moment, name: str) -> str:
-    """What proposals of a tool are scored as: how good they are depends on when they are made."""
-    return name if moment is Moment.REPLY else f"{moment} {name}"
-
-
 def _identity(call: Called) -> tuple[str, str]:
     return call.name, canonical(call.arguments)
 
 
-def _proposal(
-    view: View,
-    session: Session,
-    call: tuple[str, Mapping[str, object]],
-    confidence: float,
-    moment: Moment,
-) -> Proposal:
-    name, arguments = call
-    at = _at(moment, name)
-    probability = view.calibration(name, at, confidence).probability(at, confidence)
+def _proposal(view: View, session: Session, found: _Found, moment: Moment) -> Proposal:
+    confidence, _, _, name, arguments = found
+    calibration = view.calibration(name, moment, confidence)
+    probability = calibration.probability(scored_as(moment, name), confidence)
     why = view.reason(name, session.context, arguments)
     return Proposal(name, arguments, probability, why)
+
+
+def _sure(found: Sequence[_Found], rank: int) -> float:
+    """How sure the call of this rank is; 0 as long as there are fewer."""
+    return found[rank - 1].confidence if len(found) >= rank else 0.0

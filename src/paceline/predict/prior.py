@@ -1,7 +1,7 @@
 """What all sessions learn from together: what is done with tools that are the same for everybody."""
 
 import hashlib
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Container, Generator, Mapping, Sequence
 from typing import Final, final
 
 import msgspec
@@ -10,8 +10,9 @@ from paceline.errors import CodecError
 from paceline.predict.courses import Courses
 from paceline.predict.events import Called
 from paceline.predict.knowledge import Knowledge, MakeArguments
+from paceline.predict.moments import Moment
 from paceline.predict.sequence import END
-from paceline.predict.session import Session
+from paceline.predict.session import Guess, Session
 from paceline.predict.values import canonical
 
 __all__ = ["Prior"]
@@ -66,6 +67,17 @@ class Prior:
     ) -> None:
         """The seconds and the resources of calls in a session, as of `Knowledge`."""
         self.knowledge.took(calls, took_s, used, session.public)
+
+    def score(
+        self,
+        proposed: Sequence[Guess],
+        came: Container[tuple[str, str]],
+        moment: Moment,
+        public: Container[str],
+    ) -> None:
+        """Which of what was proposed came, as of `Knowledge`: of public tools."""
+        known = [guess for guess in proposed if guess.proposal.name in public]
+        self.knowledge.score(known, came, moment)
 
     def forget(self, scope: str) -> None:
         """Drops that it was this scope that used a value: who uses it next is the first."""

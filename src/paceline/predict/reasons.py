@@ -68,7 +68,9 @@ def said_of(source: Feature) -> str:
         return said_of(source[1:])
     if source.startswith(SHIFTED):
         more, _, base = source[1:].partition(" ")
-        return f"{more.removeprefix('-')} {'less' if more[0] == '-' else 'more'} than {said_of(base)}"
+        return (
+            f"{more.removeprefix('-')} {'less' if more[0] == '-' else 'more'} than {said_of(base)}"
+        )
     base, mark, fields = source.rpartition(PROJECTED)
     if mark:
         return f"{fields.replace(',', ', ')} of {said_of(base)}"

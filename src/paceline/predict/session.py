@@ -14,10 +14,13 @@ __all__ = ["Guess", "Session"]
 
 
 class Guess(NamedTuple):
-    """A proposal, and what the models made of it before it was calibrated."""
+    """A proposal, and what the models made of it before it was calibrated: how sure they were, the
+    chance of its tool, and that of its arguments given the tool."""
 
     proposal: Proposal
     confidence: float
+    chance: float
+    given: float
 
 
 @final

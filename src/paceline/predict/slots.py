@@ -8,7 +8,7 @@ import msgspec
 
 from paceline.errors import CodecError
 from paceline.predict.places import SHIFTED, derived, is_pattern, role_of
-from paceline.predict.tokens import shape_of
+from paceline.predict.shapes import shape_of
 from paceline.predict.values import canonical, kind_of
 from paceline.predict.weights import Evidence, Feature, Weights
 
@@ -22,6 +22,7 @@ _FADE: Final = 0.99
 _LATEST: Final = 0.1  # of the share of unknown values is the last call
 _ONCE: Final = 1.5  # any two numbers differ by something: it means something if it comes again
 _count = itemgetter(2)
+_MOST_SHAPES: Final = 32
 _MOST_KEPT: Final = 512  # of what is only kept to be had sooner
 
 
@@ -61,6 +62,7 @@ class _Saved(msgspec.Struct):
     whole: bool
     patterns: dict[str, float]
     values: list[tuple[object, int]]
+    shapes: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
 
 
 @final
@@ -81,12 +83,12 @@ class Slot:
         "_values",
         "absent",
         "count",
-        "forms",
         "kept",
         "kinds",
         "lower",
         "name",
         "parent",
+        "shapes",
         "unknown",
         "value",
         "weights",
@@ -102,7 +104,8 @@ class Slot:
         self.count = 0
         self.absent = 0
         self.unknown = 0.0
-        self.forms: dict[str, int] = {}
+        self.shapes: dict[str, int] = {}
+        """What values looked like, and how often."""
         self.whole = False
         self._patterns: dict[str, float] = {}
         self._values: dict[str, tuple[object, int]] = {}
@@ -212,9 +215,11 @@ class Slot:
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
         self.whole = self.whole or (kind == "number" and isinstance(value, int))
         if kept:
-            form = shape_of(canonical(value))
-            self.forms[form] = self.forms.get(form, 0) + 1
             self.add(value)
+            shape = shape_of(canonical(value))
+            self.shapes[shape] = self.shapes.get(shape, 0) + 1
+            if len(self.shapes) > _MOST_SHAPES:
+                del self.shapes[min(self.shapes, key=self.shapes.__getitem__)]
 
     def add(self, value: object) -> None:
         """A value that it may have, as another argument of its sort had it."""
@@ -247,6 +252,7 @@ class Slot:
             "whole": self.whole,
             "patterns": self._patterns,
             "values": list(self._values.values()),
+            "shapes": self.shapes,
         }
 
     def load(self, saved: object) -> None:
@@ -261,6 +267,7 @@ class Slot:
         self.kinds, self._patterns = state.kinds, state.patterns
         self.count, self.absent = state.count, state.absent
         self.unknown, self.whole = state.unknown, state.whole
+        self.shapes = state.shapes
         self._values = {canonical(value): (value, count) for value, count in state.values}
         self.value = self._values.get
         self._likely_patterns = self._likely_sources = self._likely_values = None

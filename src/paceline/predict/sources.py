@@ -10,7 +10,6 @@ from paceline.predict.context import Context
 from paceline.predict.lexicon import Hint
 from paceline.predict.places import Batch, Place
 from paceline.predict.slots import Slot, Source
-from paceline.predict.tokens import shape_of
 from paceline.predict.weights import Evidence, Feature, Weights, gradients
 
 __all__ = ["ABSENT", "NONE", "Argument", "Candidate", "candidates", "learn"]
@@ -23,8 +22,10 @@ NONE: Final = "none"
 _MOST: Final = 24  # candidates
 _MOST_PLACES: Final = 12  # of a batch
 _MOST_BATCHES: Final = 14
-_COUNTED: Final = 4  # places after the first that are told apart by their number
-_NUMBERS: Final = "0123456789"
+_STANDS: Final = ("f", "m1", "m2", "m3", "m4", "m")
+"""What a place of a list is called: the first, the next few by their number, and one in the middle."""
+_COUNTED: Final = len(_STANDS) - 1
+_NUMBERS: Final = "1234"
 _OLDEST: Final = 3  # batches of a pattern, messages ago
 _OLD: Final = 2  # steps ago, or more
 _ENOUGH: Final = 5  # calls of its own, then a slot no longer borrows the patterns of its name
@@ -66,6 +67,7 @@ def candidates(argument: Argument, context: Context, shared: Weights) -> list[Ca
     gather.places()
     gather.constants()
     gather.hinted()
+    gather.shaped()
     gather.common()
     result = list(found.values())
     _softmax(result)
@@ -168,15 +170,13 @@ class _Gathering:
                 candidate.weight += near.weight if near.seen == now else near.renew()
             if last:
                 is_used = candidate.key in used
-                stand = "f" if not number else "l" if number == last else "m"
+                stand = "l" if number == last else _STANDS[min(number, _COUNTED)]
                 if next_unused and not is_used:
                     stand += "n"
                     next_unused = False
                 if after_used:
                     stand += "a"
                 after_used = is_used
-                if 0 < number <= _COUNTED and number < last:
-                    stand += str(number)
                 standing = source.stands.get(stand) or self._stand(source, stand)
                 evidence.append(standing)
                 candidate.weight += standing.weight if standing.seen == now else standing.renew()
@@ -196,10 +196,10 @@ class _Gathering:
         return made
 
     def _stand(self, source: Source, stand: str) -> Evidence:
-        rough = stand.rstrip(_NUMBERS)
+        rough = stand[0] + stand[1:].lstrip(_NUMBERS)
         own: tuple[Feature, ...] = ((source.pattern, rough),)
         if rough != stand:
-            own = (*own, (source.pattern, "@", stand[len(rough) :]))
+            own = (*own, (source.pattern, "@", stand[1]))
         made = self._evidence(own, ((source.sort, rough),))
         source.stands[stand] = made
         return made
@@ -240,7 +240,7 @@ class _Gathering:
     def constants(self) -> None:
         """Values that are frequent, and those of the schema while there are few examples."""
         slot = self._slot
-        source = slot if slot.count >= _FEW or slot.parent is None else slot.parent
+        source = self._spoken_of()
         total = source.count + 1
         for key, value, count in source.values():
             if count > 1 or count > 0.2 * total:
@@ -291,14 +291,13 @@ class _Gathering:
     def common(self) -> None:
         """What holds for every candidate: how frequent it is and whether it was used already."""
         slot, context, last = self._slot, self._context, self._context.last
-        source = slot if slot.count >= _FEW or slot.parent is None else slot.parent
+        source = self._spoken_of()
         total, value_of = source.count + 1, source.value
         after = "0" if last is None else "s" if last.name == self._argument.tool else "o"
         came = _outcome(context)
         recent = context.steps - 1
         used_at = self._used.get
         known: dict[tuple[str, int], Evidence] = {}
-        forms: dict[str, Evidence] = {}
         for key, candidate in self._found.items():
             value = value_of(key)
             step = used_at(key)
@@ -312,14 +311,6 @@ class _Gathering:
                 evidence.renew()
             candidate.evidence.append(evidence)
             candidate.weight += evidence.weight
-            if key != ABSENT:
-                form = shape_of(key)
-                fits = forms.get(form)
-                if fits is None:
-                    fits = forms[form] = self._form(form, source)
-                    fits.renew()
-                candidate.evidence.append(fits)
-                candidate.weight += fits.weight
         some = min(len(self._found) + 1, 6)
         none = (NONE, self._last, some)
         evidence = slot.kept.get(none)
@@ -328,14 +319,36 @@ class _Gathering:
             evidence = slot.keep(none, made)
         self._offer(NONE, None, evidence)
 
-    def _form(self, form: str, source: Slot) -> Evidence:
-        seen = source.forms.get(form, 0)
-        share = min(int(5 * seen / (source.count - source.absent + 1) + 0.99), 5) if source.count else -1
-        key = ("form", form, share)
+    def shaped(self) -> None:
+        """What values of this argument look like, and how many of them look like a candidate."""
+        source = self._spoken_of()
+        seen = sum(source.shapes.values())
+        shape_of = self._context.shape
+        known: dict[str, Evidence] = {}
+        for key, candidate in self._found.items():
+            if key == ABSENT:
+                continue
+            shape = shape_of(key)
+            fits = known.get(shape)
+            if fits is None:
+                share = math.ceil(5 * source.shapes.get(shape, 0) / (seen + 1)) if seen else -1
+                fits = known[shape] = self._fits(shape, share)
+                fits.renew()
+            candidate.evidence.append(fits)
+            candidate.weight += fits.weight
+
+    def _fits(self, shape: str, share: int) -> Evidence:
+        key = ("shape", shape, share)
         known = self._slot.kept.get(key)
         if known is None:
-            known = self._slot.keep(key, self._evidence((("form", form),), (("fits", share),)))
+            made = self._evidence((("shape", shape),), (("shape", share),))
+            known = self._slot.keep(key, made)
         return known
+
+    def _spoken_of(self) -> Slot:
+        """The argument, or while there are few examples of it all of its name."""
+        slot = self._slot
+        return slot if slot.count >= _FEW or slot.parent is None else slot.parent
 
     def _use(self, used: tuple[str, ...], share: int) -> Evidence:
         key = (used, share)

@@ -1,10 +1,11 @@
 """What a text says that may be the value of an argument: ids, numbers, dates, quoted words."""
 
 import re
-from functools import lru_cache
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Final, NamedTuple
+
+from paceline.predict.shapes import shape_of_word
 
 __all__ = ["Token", "tokens", "words"]
 
@@ -57,8 +58,6 @@ _plain = re.compile(r"[A-Za-z]+")
 _SIGNS: Final = "#@$€£"
 _NEAR: Final = 4  # words before a token are kept
 _MOST: Final = 600  # tokens of a text
-_LONGEST_CODE: Final = 12
-_FEW_DIGITS: Final = 3
 _NOON: Final = 12
 
 
@@ -168,49 +167,16 @@ def _words(text: str) -> Iterator[_Part]:
         yield _Part(start, end, word, _looks(word))
         bare = word.lstrip(_SIGNS)
         if bare != word and bare:
-            yield _Part(start, end, bare, (f"bare {_shape(bare)}",))
+            yield _Part(start, end, bare, (f"bare {shape_of_word(bare)}",))
         number = _number(bare)
         if number is not None:
             yield _Part(start, end, number, ("number",))
 
 
 def _looks(word: str) -> tuple[str, ...]:
-    shape = _shape(word)
+    shape = shape_of_word(word)
     kind = _kind(word)
     return (shape, kind) if kind else (shape,)
-
-
-def _shape(word: str) -> str:
-    """The classes of its characters, runs as one; how long it is where digits mix with capitals."""
-    if word.isdigit():
-        return f"9{len(word)}" if len(word) < _FEW_DIGITS else "9"
-    runs: list[str] = []
-    for letter in word:
-        if letter.isdigit():
-            run = "9"
-        elif letter.isalpha():
-            run = "A" if letter.isupper() else "a"
-        else:
-            run = letter
-        if not runs or runs[-1] != run:
-            runs.append(run)
-    if len(word) <= _LONGEST_CODE and "9" in runs and all(run in "9A" for run in runs):
-        return f"X{len(word)}"
-    return "".join(runs[:_LONGEST_CODE])
-
-
-@lru_cache(maxsize=16384)
-def shape_of(key: str) -> str:
-    if key[:1] != '"':
-        if key[:1] in "[{":
-            return key[:1]
-        return f"n{len(key)}" if key[:1].isdigit() or key[:1] == "-" else key
-    word = key[1:]
-    if len(word) > 32:
-        return "long"
-    if " " in word:
-        return "words"
-    return _shape(word)
 
 
 def _kind(word: str) -> str:

@@ -7,12 +7,15 @@ from paceline.predict.calibration import Calibration
 from paceline.predict.context import Context
 from paceline.predict.courses import Courses
 from paceline.predict.figures import Figures
+from paceline.predict.fusion import Trust
 from paceline.predict.knowledge import Knowledge
+from paceline.predict.moments import Moment, scored_as
 from paceline.predict.sequence import END
 
 __all__ = ["View"]
 
 _OWN: Final = 20  # events of a scope that weigh as much as all that is public
+_EVEN: Final = Trust(1.0, 1.0, 1.0)
 _ENOUGH: Final = 0.95  # of the weight is that of the scope: then the rest says little
 
 
@@ -76,18 +79,25 @@ class View:
                 return why
         return ""
 
-    def needed(self, name: str, scored_as: str, least: float) -> float:
+    def trust(self, name: str, moment: Moment) -> Trust:
+        """How far the chances of a tool and of its arguments can be trusted."""
+        known = self._of(name)
+        return known[0].fusion.trust(moment, name) if known else _EVEN
+
+    def needed(self, name: str, moment: Moment, least: float) -> float:
         """The confidence that calls of a tool need to be as probable as `least`."""
         if not least:
             return 0.0
-        found = [known.calibration.needed(scored_as, least) for known in self._of(name)]
+        at = scored_as(moment, name)
+        found = [known.calibration.needed(at, least) for known in self._of(name)]
         return min(found, default=0.0)
 
-    def calibration(self, name: str, scored_as: str, confidence: float) -> Calibration:
+    def calibration(self, name: str, moment: Moment, confidence: float) -> Calibration:
         """By which a proposal of this tool is judged: the scope's own, unless it has too little
         experience and the tool is public."""
+        at = scored_as(moment, name)
         found = [known.calibration for known in self._of(name)] or [Calibration()]
-        known = (each for each in found if each.known(scored_as, confidence))
+        known = (each for each in found if each.known(at, confidence))
         return next(known, found[-1])
 
     def _of(self, name: str) -> list[Knowledge]:

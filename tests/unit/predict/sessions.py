@@ -14,6 +14,8 @@ __all__ = ["LastArguments", "call", "free_text", "orders", "predictor", "step"]
 class LastArguments:
     """Proposes an argument that the session had under the same name, else the value seen last."""
 
+    year: int | None = None
+
     def __init__(self, *, patterns: int = 0) -> None:
         self.seen: dict[str, dict[str, object]] = {}
 

@@ -413,3 +413,35 @@ def test_private_values_are_not_kept() -> None:
         context.hear(Said(f"where is order A{number}"))
         told.observe(Called("find", {"order": f"A{number}"}), context, ["order"])
     assert told.propose("find", context)[0][0] == {"order": "A29"}
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_one_place_of_a_list_is_learnt(place: int) -> None:
+    """Of a list of six from which always the same place is taken, the first four after the first too,
+    that one is proposed first. (S2-50, P-01)"""
+
+    def always(chance: random.Random) -> Session:
+        ids = [code(chance) for _ in range(6)]
+        return [Said("go"), step("list", {"ids": ids}), step("read", key=ids[place])]
+
+    model = trained(always)
+    for seed in range(1_000, 1_010):
+        context, call = before_last(always(random.Random(seed)))
+        (arguments, chance), *_ = model.propose("read", context)
+        assert arguments == call.arguments
+        assert chance > 0.9
+
+
+def test_a_place_in_the_middle_is_learnt_from_far_down() -> None:
+    """Beyond the fifth all places of a list but the last are alike: none is more likely. (S2-50, P-01)"""
+
+    def seventh(chance: random.Random) -> Session:
+        ids = [code(chance) for _ in range(10)]
+        return [Said("go"), step("list", {"ids": ids}), step("read", key=ids[6])]
+
+    model = trained(seventh)
+    context, _ = before_last(seventh(random.Random(1_000)))
+    ids = list(context.batches("r list.ids[*]")[0].places)
+    proposed = [(found["key"], chance) for found, chance in model.propose("read", context, most=4)]
+    assert {key for key, _ in proposed} == {place.value for place in ids[5:9]}
+    assert max(chance for _, chance in proposed) < 0.3

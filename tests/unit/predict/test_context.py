@@ -96,3 +96,37 @@ def test_a_new_message_begins_a_turn() -> None:
     context = heard(Said("a"), step("get"), step("get"), Said("b"), step("get"))
     assert (context.turn, context.steps, context.steps_in_turn) == (2, 3, 1)
     assert list(context.texts) == ["a", "b"]
+
+
+def year_after(*texts: str, year: int | None = None) -> int | None:
+    context = Context(year=year)
+    for text in texts:
+        context.say(Said(text))
+    return context.year
+
+
+def test_the_year_of_a_session_is_the_scopes() -> None:
+    """A date that says no year is of the year of the scope's last date, or of the next once that was
+    spoken of; birthdays and what expires far ahead do not move it. (S2-50, P-01)"""
+    assert year_after(year=2024) == 2024
+    assert year_after("born 1980-02-03", "the card expires 2030-01-31", year=2024) == 2024
+    assert year_after("from 2023-12-30", year=2024) == 2024
+    assert year_after("on 2025-01-02", year=2024) == 2025
+    assert year_after("on 2025-01-02", "and 2026-01-02", year=2024) == 2026
+
+
+def test_without_a_year_the_latest_seen_is_taken() -> None:
+    """Where no year is known the latest of those that were seen counts. (S2-50, P-01)"""
+    assert year_after("hello") is None
+    assert year_after("born 1980-02-03") == 1980
+    assert year_after("born 1980-02-03", "on 2024-05-17", "born 1979-01-01") == 2024
+
+
+def test_a_date_of_a_result_tells_the_year() -> None:
+    """What tools return counts like what is said, and dates without a year are read by it. (S2-50, P-01)"""
+    context = heard(step("today", {"now": "2024-05-17 10:00"}), Said("on May 27"))
+    assert "u date" in patterns(context, "2024-05-27")
+    known = Context(year=2022)
+    known.hear(step("profile", {"born": "1980-02-03"}))
+    known.say(Said("on May 27"))
+    assert [place.value for place in known.batches("u date")[0].places] == ["2022-05-27"]

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -214,10 +215,11 @@ def test_after_a_change_a_read_is_run_again() -> None:
 def test_reads_of_one_answer_are_waited_for_together() -> None:
     """Reads of one answer run side by side, so that the longest is waited for; to have another one there
     before saves nothing. (S2-40)"""
-    longest = evaluate(_same(Step(FOUR)), predictor, launching=LOOKS)
+    one = msgspec.structs.replace(LOOKS, at_once=1)
+    longest = evaluate(_same(Step(FOUR)), predictor, launching=one)
     assert (longest.first_reads, longest.wait_s) == (240, 60 * 5.0)
-    assert longest.saved_s == longest.kept_hits * 240 * 2.0 > 0  # as long as the model takes
-    other = evaluate(_same(Step(FOUR[::-1])), predictor, launching=LOOKS)
+    assert 60 < longest.saved_s <= longest.kept_hits * 240 * 2.0  # as long as the model takes
+    other = evaluate(_same(Step(FOUR[::-1])), predictor, launching=one)
     assert other.wait_s == 60 * 5.0
     assert other.kept_hits > 0
     assert other.saved_s == 0
@@ -261,6 +263,42 @@ def test_errors_are_not_kept() -> None:
     assert found.hits > 0
     assert (found.first_reads, found.wait_s) == (120, 120.0)
     assert (found.kept_hits, found.saved_s) == (0, 0)
+
+
+SESSIONS = st.lists(
+    st.lists(st.tuples(st.sampled_from(["status", "a", "poke"]), st.integers(1, 3)), max_size=6),
+    min_size=10,
+    max_size=40,
+)
+
+
+@given(SESSIONS, st.lists(st.floats(0, 3), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_no_more_is_in_vain_than_allowed_at_any_time(
+    drawn: list[list[tuple[str, int]]], allowed: list[float]
+) -> None:
+    """However sessions go, and whenever they end, no more calls were in vain than are allowed for each
+    real call so far. (S2-40)"""
+    made = [
+        Trajectory(str(n), (Said("go"), *(step(name, 1, order=key) for name, key in calls)), str(n))
+        for n, calls in enumerate([*drawn, *drawn])
+    ]
+    ways = [Launching(READS, extra_calls=each, least=0.0) for each in allowed]
+    for count in (len(drawn), len(made)):
+        for found, way in zip(evaluate_each(made[:count], predictor, ways), ways, strict=True):
+            assert found.extra_calls * found.calls <= way.extra_calls * found.calls + 1e-6
+
+
+def test_what_is_in_vain_is_bounded_from_the_first_call_on() -> None:
+    """Where what was learnt is wrong all at once, calls in vain end with what the real calls allow, and
+    go on with more of these. (S2-40)"""
+    before = _same(step("status", 1, order=7), step("a", 1, order=7), count=40)
+    silent = [Trajectory(f"n{n}", (Said("go"), step("poke")), f"n{n}") for n in range(40)]
+    way = Launching(READS, extra_calls=0.1, least=0.0)
+    for count in range(0, 40, 4):
+        found = evaluate([*before, *silent[:count]], predictor, launching=way)
+        assert found.extra_calls * found.calls <= 0.1 * found.calls + 1e-6
+        assert found.hits > 0
 
 
 def test_ways_of_launching_are_told_apart() -> None:

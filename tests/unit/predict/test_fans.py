@@ -14,7 +14,8 @@ from paceline.predict.arguments import ArgumentModel
 from paceline.predict.context import Context
 from paceline.predict.events import Called, Event, Proposal, Said, Step, Tools
 from paceline.predict.fans import Fans
-from paceline.predict.predictor import PerformancePredictor, Session
+from paceline.predict.predictor import PerformancePredictor
+from paceline.predict.session import Session
 from paceline.predict.values import canonical
 from tests.unit.predict.sessions import call, predictor
 
@@ -400,7 +401,8 @@ def test_others_learn_of_public_tools_alone() -> None:
         session.hear(event)
     assert isinstance(last, Step)
     assert asked(model.propose(session)) == came(last.calls)
-    assert model._shared.fans.save() == {"read_doc": model._knowledge("").fans.save()["read_doc"]}  # type: ignore[index]
+    own: Any = model._knowledge("").fans.save()
+    assert model._prior.knowledge.fans.save() == {"read_doc": own["read_doc"]}
 
 
 def saved(fans: Fans) -> Any:
@@ -481,7 +483,7 @@ def test_older_files_have_none() -> None:
     again.load(data)
     session, calls = before_last(again, opening())
     assert asked(again.propose(session)) == came(calls)
-    for each in (data["shared"], *data["scopes"].values()):
+    for each in (data["shared"]["knowledge"], *data["scopes"].values()):
         del each["parts"]["fans"]
     again.load(data)
     session, calls = before_last(again, opening())
@@ -489,7 +491,7 @@ def test_older_files_have_none() -> None:
     live(again, opening(), 20, seed=2)
     session, calls = before_last(again, opening())
     assert asked(again.propose(session)) == came(calls)
-    data["shared"]["parts"]["fan"] = {}
+    data["shared"]["knowledge"]["parts"]["fan"] = {}
     with pytest.raises(CodecError):
         again.load(data)
 

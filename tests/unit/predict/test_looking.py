@@ -4,7 +4,8 @@ import itertools
 import random
 
 import msgspec
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.predict.arguments import ArgumentModel
@@ -12,7 +13,10 @@ from paceline.predict.completions import _likeliest
 from paceline.predict.context import Context
 from paceline.predict.events import Called, Said
 from paceline.predict.lexicon import Lexicon
+from paceline.predict.moments import Moment
 from paceline.predict.predictor import PerformancePredictor
+from paceline.predict.sequence import END
+from paceline.predict.session import Session
 from paceline.predict.slots import Slot
 from tests.unit.predict.sessions import LastArguments, step
 
@@ -101,12 +105,115 @@ def test_a_tool_has_to_reach_the_last_that_is_proposed() -> None:
     assert arguments.least == {"often": 0.0, "seldom": 0.0}
     chances = dict(model.next_tools(session))
     model.propose(session, 3)
-    third = chances["often"] * 0.3**1.4
+    third = chances["often"] * 0.3
     assert arguments.least["often"] == 0.0
-    assert abs(arguments.least["seldom"] - (third / chances["seldom"]) ** (1 / 1.4)) < 1e-9
+    assert abs(arguments.least["seldom"] - third / chances["seldom"]) < 1e-9
     arguments.least.clear()
     model.propose(session, 1)
     assert arguments.least == {"often": 0.0}
+
+
+class Many(LastArguments):
+    """Has several calls of each tool, with chances of their own; notes which tools it is asked for."""
+
+    def __init__(self, *, patterns: int = 0) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def propose(self, name: str, context: Context, **limits: float):
+        self.asked.append(name)
+        chance = random.Random(name)
+        chances = sorted((chance.random() for _ in range(chance.randint(1, 4))), reverse=True)
+        whole = max(1.0, sum(chances))
+        if sum(chances) / whole < limits["least"]:
+            return []
+        return [({"id": number}, each / whole) for number, each in enumerate(chances)]
+
+
+class One(Many):
+    """Has one call of each tool that has a short name, and none of others."""
+
+    def propose(self, name: str, context: Context, **limits: float):
+        found = super().propose(name, context, **limits)
+        return found[:1] if len(name) < 10 else []
+
+
+def many(seed: int, tools: int, rounds: int = 60) -> tuple[PerformancePredictor, Session, Many]:
+    """A session that calls any of so many tools, some of them rightly foreseen, others not."""
+    chance, model = random.Random(seed), PerformancePredictor(arguments=Many)
+    names = [f"t{number}" for number in range(tools)]
+    often = [chance.random() ** 2 + 0.02 for _ in names]
+    right = {name: chance.random() for name in names}
+    session = model.session()
+    for _ in range(rounds):
+        model.observe(session, Said("go"))
+        model.propose(session, 40)
+        (name,) = chance.choices(names, often)
+        model.observe(session, step(name, id=0 if chance.random() < right[name] else 9))
+    model.observe(session, Said("go"))
+    arguments = model._scopes[""].arguments
+    assert isinstance(arguments, Many)
+    arguments.asked.clear()
+    return model, session, arguments
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 30))
+def test_only_tools_that_may_have_the_surest_call_are_looked_at(seed: int, tools: int) -> None:
+    """The four likeliest tools are asked for arguments; up to the eighth others, and those that are less
+    likely, if a call of theirs may be surer than all of those before. (S2-10, S2-50)"""
+    model, session, arguments = many(seed, tools)
+    proposed = model.propose(session, 40)
+    sure = [(guess.proposal.name, guess.confidence) for guess in session.proposed]
+    chances = [(name, chance) for name, chance in model.next_tools(session) if name != END]
+    expected: list[str] = []
+    for place, (name, chance) in enumerate(chances[:8]):
+        best = max((each for other, each in sure if other in expected), default=0.0)
+        may_be = model._view(session).trust(name, Moment.REPLY).most(chance) >= best
+        if chance >= 0.01 and ((place < 4 and chance >= 0.04) or may_be):
+            expected.append(name)
+    assert arguments.asked == expected
+    assert {each.name for each in proposed} <= set(expected)
+
+
+@pytest.mark.parametrize(
+    ("often", "when", "low", "high", "asked"),
+    [
+        ("often", {150, 170, 190}, 0.01, 0.04, ["often"]),
+        ("often is nothing", {150, 170, 190}, 0.01, 0.04, ["often is nothing", "seldom"]),
+        ("often is nothing", {10}, 0.0, 0.01, ["often is nothing"]),
+    ],
+)
+def test_a_tool_that_is_less_likely_is_looked_at_for_want_of_better(
+    often: str, when: set[int], low: float, high: float, asked: list[str]
+) -> None:
+    """A tool with a chance below four hundredths is asked for arguments if no call was found that is surer,
+    and none below a hundredth. (S2-50)"""
+    model = PerformancePredictor(arguments=One)
+    session = model.session()
+    for number in range(200):
+        model.observe(session, Said("go"))
+        model.observe(session, step("seldom" if number in when else often, id=0))
+    model.observe(session, Said("go"))
+    arguments = model._scopes[""].arguments
+    assert isinstance(arguments, One)
+    assert low < dict(model.next_tools(session))["seldom"] < high
+    model.propose(session)
+    assert arguments.asked == asked
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 30), st.sampled_from([0.02, 0.05, 0.1, 0.2, 0.4]))
+def test_none_is_missed_that_is_likely_enough(seed: int, tools: int, least: float) -> None:
+    """With a least probability nothing that reaches it is missed, however far the chances of tools and of
+    arguments are trusted; and of the tools that are looked at in any case nothing is added. (S2-40, S2-50)"""
+    model, session, _ = many(seed, tools)
+    every, few = model.propose(session, 60), model.propose(session, 60, least=least)
+    ranked = [(name, chance) for name, chance in model.next_tools(session) if name != END]
+    usual = [name for name, chance in ranked[:4] if chance >= 0.04]
+    enough = [each for each in every if each.probability >= least]
+    assert [each for each in few if each in enough] == enough
+    assert all(each in every for each in few if each.name in usual)
 
 
 _tops = st.lists(st.lists(st.integers(-40, 0), min_size=1, max_size=5), max_size=4)
