@@ -51,7 +51,7 @@ from paceline.metrics.collector import MetricsCollector
 from paceline.path import Job, agent_tag
 from paceline.path.ahead import Ahead
 from paceline.testing.virtual_time import run
-from paceline.usage import spent_on
+from paceline.usage import report_usage, spent_on
 from tests.unit.far import DOWN, QUIET, Far, in_runtime
 from tests.unit.test_call_path import READ, WRITE, Bench, Counting
 
@@ -158,6 +158,49 @@ def test_what_would_end_too_soon_is_made_anew_ahead() -> None:
         assert (await bench.run(agent)).value == {"run": 2}
         totals = bench.cache.totals
         assert (totals.requests, totals.hits, totals.refreshes) == (3, 3, 2)
+
+    run(main())
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_was_made_anew_is_free_while_the_old_would_be(asked: bool) -> None:
+    """While a result that somebody had asked for would be valid, the one that was made ahead in its
+    place counts for nobody; after that, and in place of one that nobody had asked for, it does.
+    (P-02, S2-40)"""
+
+    async def main() -> None:
+        for after_s, owed in ((0.0, not asked), (5.0, not asked), (6.0, True)):
+            bench = Bench()
+            agent = Counting(2.0)
+            plan = msgspec.structs.replace(READ, cost_usd=0.5)
+            await (bench.run(agent, plan) if asked else guess(bench, Job(agent), plan))
+            await asyncio.sleep(52)
+            await guess(bench, Job(agent, lasting_s=14.0), plan)
+            await asyncio.sleep(after_s)
+            used = await bench.run(agent, plan)
+            assert (used.source, used.value) == (Source.SPECULATED, {"run": 2})
+            assert used.ahead_usd == (0.5 if owed else None)
+
+    run(main())
+
+
+def test_tokens_of_what_was_made_anew_are_free_as_its_money_is() -> None:
+    """The tokens of a model that was asked anew ahead count when its money does. (P-02, S2-40)"""
+
+    async def agent(call: Call) -> str:
+        report_usage("m", input=7)
+        return "said"
+
+    async def main() -> None:
+        for after_s in (1.0, 9.0):
+            bench = Bench()
+            await bench.path.run(bench.call(), Job(agent))
+            await asyncio.sleep(52)
+            await guess(bench, Job(agent, lasting_s=14.0))
+            await asyncio.sleep(after_s)
+            used = await bench.path.run(bench.call(), Job(agent))
+            assert used.source is Source.SPECULATED
+            assert (used.ahead_tokens is None) == (after_s < 8)
 
     run(main())
 
@@ -492,12 +535,12 @@ def test_what_would_have_waited_for_a_change_is_not_there_before_it(
     run(main())
 
 
-@given(CALLERS, CALLERS, st.sampled_from([None, *ScopeLevel]), st.booleans(), st.booleans())
-def test_a_change_drops_what_its_caller_could_be_served(
-    one: Caller, other: Caller, level: ScopeLevel | None, runs: bool, known: bool
+@given(CALLERS, CALLERS, st.sampled_from([None, *ScopeLevel]), st.booleans(), CHANGES)
+def test_a_change_drops_what_it_may_have_changed(
+    one: Caller, other: Caller, level: ScopeLevel | None, runs: bool, change: Effect
 ) -> None:
-    """Who changed something never gets what was made ahead before, whoever it was made for; and those
-    whose results are nobody else's keep them. (E-97, P-02, S2-40)"""
+    """Nobody gets what was made ahead before something changed that it may depend on, whoever changed it
+    and whoever it was made for. (E-97, P-02, S2-40)"""
 
     async def main() -> None:
         bench, agent = Bench(), Counting(2.0)
@@ -507,17 +550,15 @@ def test_a_change_drops_what_its_caller_could_be_served(
             scope = Scope.of(caller, level)
             return msgspec.structs.replace(made, caller=caller, scope=scope)
 
-        look, change = Plan(Effect.read(), ttl_s=60), Plan(Effect.write("r") if known else UNKNOWN)
+        look = Plan(Effect.read(), ttl_s=60)
         ahead = asyncio.create_task(bench.path.run(call(one, look, GUESS), Job(agent)))
         await asyncio.sleep(1 if runs else 3)
-        await bench.path.run(call(other, change), Job(Counting()))
+        await bench.path.run(call(other, Plan(change)), Job(Counting()))
+        assert (await ahead).ok == (not runs)
+        kept = await bench.path.run(call(one, look), Job(agent))
+        assert kept.source is Source.EXECUTED
         found = await bench.path.run(call(other, look), Job(agent))
-        assert found.source is Source.EXECUTED
-        if Scope.of(one, level) not in {Scope.of(other, each) for each in ScopeLevel}:
-            assert (await ahead).ok
-            kept = await bench.path.run(call(one, look), Job(agent))
-            assert kept.source is Source.SPECULATED
-        await ahead
+        assert found.source is not Source.SPECULATED
 
     run(main())
 
@@ -738,7 +779,7 @@ def test_no_more_than_so_many_are_remembered() -> None:
 
     async def main() -> None:
         bench = Bench()
-        ahead = Ahead(bench.cache, most=3)
+        ahead = Ahead(bench.cache, bench.clock.monotonic_ns, most=3)
         vars(bench.path).update(_ahead=ahead, _made_ahead=ahead.made)
         bench.path._keeping._ahead = ahead
         for n in range(5):

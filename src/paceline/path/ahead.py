@@ -21,8 +21,6 @@ from paceline.call import (
     EffectKind,
     Outcome,
     Priority,
-    Scope,
-    ScopeLevel,
     Source,
     Tokens,
 )
@@ -44,22 +42,22 @@ __all__ = [
 ]
 
 _MOST: Final = 10_000
+_NS: Final = 1_000_000_000
 # Asking an enum for a member takes longer than comparing with it.
 _READ: Final = EffectKind.READ
 _WRITE: Final = EffectKind.WRITE
 
-Shelf = tuple[Scope, bool]
-"""Who may be served a result of what was read, and whether its tags say what that was."""
-
 
 class Made(NamedTuple):
-    """The call that made a result, how long that took, what its models used, and where it is to be
-    found by who changes something; None if nothing can change it."""
+    """The call that made a result, how long that took, what its models used, whether its tags say what
+    was read (None if nothing can change it), and until when there would be another result without it,
+    that nobody would owe anything for."""
 
     call_id: str
     took_ns: int
     tokens: Tokens | None
-    shelf: Shelf | None
+    tagged: bool | None
+    until_ns: int
 
 
 @final
@@ -71,15 +69,16 @@ class Ahead:
     process or a later call put in its place, wherever that happened, never passes for it.
     """
 
-    __slots__ = ("_cache", "_most", "_running", "_shelves", "made", "running")
+    __slots__ = ("_cache", "_most", "_now_ns", "_read", "_running", "made", "running")
 
-    def __init__(self, cache: ResultCache, most: int = _MOST) -> None:
+    def __init__(self, cache: ResultCache, now_ns: Callable[[], int], most: int = _MOST) -> None:
         self._cache = cache
+        self._now_ns = now_ns
         self._most = most
         self.made: dict[bytes, Made] = {}
         """By key, the oldest first. Where it is empty nothing need be asked."""
-        self._shelves: dict[Shelf, dict[bytes, None]] = {}
-        """Its keys of what was read."""
+        self._read: dict[bool, dict[bytes, None]] = {False: {}, True: {}}
+        """Its keys of what was read, by whether tags say what that was."""
         self.running = 0
         """Calls ahead that are under way."""
         self._running: dict[Execution, None] = {}
@@ -123,7 +122,7 @@ class Ahead:
         cancels the execution, so that nobody can join it any more."""
         leads = execution.call is call
         if leads:
-            execution.guess = Guess(part_of, end)
+            execution.guess = Guess(part_of, end, self._until_ns(execution))
             self._running[execution] = None
         self.running += 1
         try:
@@ -145,6 +144,16 @@ class Ahead:
             self.forget(identified.key)
         return hit
 
+    def _until_ns(self, execution: "Execution") -> int:
+        """Until when the result is valid that this execution replaces; 0 if it replaces none, or one
+        that nobody has asked for either."""
+        identified = execution.identified
+        if identified is None or not execution.refresh:
+            return 0
+        if (made := self.made.get(identified.key)) is not None:
+            return made.until_ns
+        return self._now_ns() + round(self._cache.left_s(identified.key) * _NS)
+
     def left_s(self, identified: Identified | None) -> float:
         """For how many more seconds what is there is valid; infinite where nothing ends."""
         return math.inf if identified is None else self._cache.left_s(identified.key)
@@ -160,43 +169,41 @@ class Ahead:
     def stored(self, execution: "Execution", key: bytes) -> None:
         """An execution has made what is kept under this key from now on, if anything is."""
         self._take(key)
-        if execution.snapshot is None or not execution.speculative:
+        guess = execution.guess
+        if execution.snapshot is None or guess is None or not execution.speculative:
             return
         call, meter = execution.call, execution.meter
         effect = call.plan.effect
-        shelf = (call.scope, bool(effect.tags)) if effect.kind is _READ else None
+        tagged = bool(effect.tags) if effect.kind is _READ else None
         spent = None if meter is None else meter.spent
         tokens = None if spent is None else spent.tokens
-        self.made[key] = Made(call.id, execution.execute_ns, tokens, shelf)
-        if shelf is not None:
-            self._shelves.setdefault(shelf, {})[key] = None
+        self.made[key] = Made(call.id, execution.execute_ns, tokens, tagged, guess.until_ns)
+        if tagged is not None:
+            self._read[tagged][key] = None
         if len(self.made) > self._most:
             oldest = next(iter(self.made))
-            self._drop((oldest,) if self.made[oldest].shelf else ())
+            self._drop(() if self.made[oldest].tagged is None else (oldest,))
             self._take(oldest)
 
     def changes(self, call: Call) -> None:
-        """This call is about to change something: what is being made of that, and could be served to
-        its caller, would be of no use."""
-        effect, scopes = call.plan.effect, _served_to(call)
+        """This call is about to change something: what is being made of that would be of no use."""
+        effect = call.plan.effect
         for execution in list(self._running):
-            made = execution.call
             # One that is not speculative any more was asked for.
-            if execution.speculative and made.scope in scopes and _meets(effect, made.plan.effect):
+            if execution.speculative and _meets(effect, execution.call.plan.effect):
                 execution.give_way()
 
     def changed(self, call: Call) -> None:
-        """This call may have changed something: what was made of that before, and could be served to
-        its caller, is of no more use, and what is being made neither.
+        """This call may have changed something: what was made of that before is of no more use, and
+        what is being made neither.
 
-        Without speculation the caller would have read it afterwards. What a write with tags does to
-        results with tags is seen to by the tags.
+        Without speculation it would have been read afterwards, by whomever. What a write with tags does
+        to results with tags is seen to by the tags.
         """
         effect = call.plan.effect
-        known = effect.kind is _WRITE and effect.tags
-        for scope in _served_to(call):
-            for tagged in (False,) if known else (False, True):
-                self._drop(self._shelves.get((scope, tagged), ()))
+        self._drop(self._read[False])
+        if effect.kind is not _WRITE or not effect.tags:
+            self._drop(self._read[True])
         self.changes(call)
 
     def _drop(self, keys: Iterable[bytes]) -> None:
@@ -207,11 +214,8 @@ class Ahead:
     def _take(self, key: bytes) -> Made | None:
         """What was made ahead under this key, which nobody can use any more."""
         made = self.made.pop(key, None)
-        if made is not None and made.shelf is not None:
-            keys = self._shelves[made.shelf]
-            del keys[key]
-            if not keys:
-                del self._shelves[made.shelf]
+        if made is not None and made.tagged is not None:
+            del self._read[made.tagged][key]
         return made
 
     def forget(self, key: bytes) -> None:
@@ -220,18 +224,20 @@ class Ahead:
 
     def used(self, outcome: Outcome, key: bytes, hit: Hit) -> Outcome:
         """The outcome of who got this result, with whom that is owed to, if it was made ahead and
-        this is its first use. Time is saved then, but no money: it was paid for this, as is said."""
+        this is its first use. Time is saved then, but no money: it was paid for this, as is said; but
+        not where it was made in place of one that would be there still."""
         made = self._take(key)
         if made is None or made.took_ns != hit.cost_ns or hit.source is Source.STALE:
             return outcome
         self._cache.totals.saved_usd -= hit.cost_usd
+        owed = self._now_ns() >= made.until_ns
         return replace(
             outcome,
             source=Source.SPECULATED,
             link=made.call_id,
             saved_usd=None,
-            ahead_usd=hit.cost_usd or None,
-            ahead_tokens=made.tokens,
+            ahead_usd=hit.cost_usd or None if owed else None,
+            ahead_tokens=made.tokens if owed else None,
         )
 
     def joined(
@@ -257,15 +263,18 @@ class Guess:
     """What is particular to an execution that was begun ahead.
 
     `around` is the one in whose course it was begun, if that was begun ahead too: it is a part of
-    that, and goes with it.
+    that, and goes with it. Until `until_ns` the result that it replaces is valid.
     """
 
-    __slots__ = ("around", "end", "failed", "joiner", "ran_ns")
+    __slots__ = ("around", "end", "failed", "joiner", "ran_ns", "until_ns")
 
-    def __init__(self, around: "Execution | None", end: Callable[[], object]) -> None:
+    def __init__(
+        self, around: "Execution | None", end: Callable[[], object], until_ns: int = 0
+    ) -> None:
         """`end` cancels it, so that nobody can join it any more."""
         self.around = around
         self.end = end
+        self.until_ns = until_ns
         self.failed = False
         """Whether something was not done in its course that would have been, had it been asked
         for: what came of it is for nobody else, and not kept."""
@@ -296,11 +305,6 @@ class Guess:
 def speculated(call: Call) -> Call:
     """The call as one that nobody asked for, which its id says too."""
     return replace(call, id=call.id + SPECULATED, priority=Priority.SPECULATIVE)
-
-
-def _served_to(call: Call) -> set[Scope]:
-    """The circles whose results the caller of this one may be served."""
-    return {Scope.of(call.caller, level) for level in ScopeLevel}
 
 
 def _meets(change: Effect, other: Effect) -> bool:

@@ -84,7 +84,7 @@ class CallPath:
         self._instance = instance
         self._pauses = Pauses(clock)
         self._refreshes = Refreshes(self._flight, self._pauses, self._renewed)
-        self._ahead = Ahead(cache)
+        self._ahead = Ahead(cache, clock.monotonic_ns)
         self._made_ahead = self._ahead.made
         self._keeping = Keeping(cache, identity, self._ahead)
         self._fallbacks = Fallbacks(cache, identity, self.run, other)

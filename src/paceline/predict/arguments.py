@@ -205,7 +205,7 @@ class ArgumentModel:
             keys = tuple(
                 canonical(arguments[each]) if each in arguments else ABSENT for each in tool.slots
             )
-            self._credit(tool, arguments, context)
+            self._credit(tool, arguments, context, private)
             self._choose(name, tool, keys, context)
             self._remember(tool, arguments, keys, context, private)
         self._observed += 1
@@ -380,14 +380,21 @@ class ArgumentModel:
         arguments = found.arguments(list(tool.slots))
         return {name: tool.slots[name].fitting(value) for name, value in arguments.items()}
 
-    def _credit(self, tool: _Tool, arguments: Mapping[str, object], context: Context) -> None:
-        """Notes where the values stood, and which stood together."""
+    def _credit(
+        self,
+        tool: _Tool,
+        arguments: Mapping[str, object],
+        context: Context,
+        private: Collection[str],
+    ) -> None:
+        """Notes where the values stood, and which stood together. How much more or less one is than
+        another would tell of a private one."""
         holders: dict[str, list[tuple[Batch, Place]]] = {}
         for argument, slot in tool.slots.items():
             if argument in arguments:
                 found = holders[argument] = context.holders(arguments[argument])
                 patterns = dict.fromkeys(batch.pattern for batch, _ in found)
-                if not found:
+                if not found and argument not in private:
                     patterns.update(dict.fromkeys(context.shifted(argument, arguments[argument])))
                 slot.credit(patterns)
                 if slot.parent is not None:

@@ -6,6 +6,7 @@ from typing import final
 
 from paceline.predict.course import Course
 from paceline.predict.events import Called, Event, Said, Step
+from paceline.predict.outcomes import flags
 
 __all__ = ["Courses"]
 
@@ -14,7 +15,7 @@ __all__ = ["Courses"]
 class Courses:
     """`own` is all of it. `public` has calls of public tools alone, and what was said in turns in which
     there was one: a turn that led to nothing public leaves nothing in it. Only the turn under way is in
-    it in any case, as nobody knows yet what it leads to."""
+    it in any case, as nobody knows yet what it leads to. Of results it has the flags alone."""
 
     __slots__ = ("_before", "led", "names", "own", "public")
 
@@ -42,6 +43,8 @@ class Courses:
         calls = tuple(call for call in event.calls if call.name in self.names)
         if calls:
             self.public.hear(Step(calls, event.said))
+            # Words in a result may be about one person, whoever may ask for them.
+            self.public.marks = flags(calls[-1])
             self.led = True
 
     def ask(self, call: Called) -> None:

@@ -19,7 +19,7 @@ from paceline.predict.events import Called
 from paceline.predict.places import Batch, Place, is_pattern
 from paceline.predict.reasons import said_of
 from paceline.predict.standing import Amount, Number
-from paceline.predict.values import canonical, is_list, is_object, kind_of
+from paceline.predict.values import as_float, canonical, is_list, is_object, kind_of
 
 __all__ = ["Fans"]
 
@@ -31,9 +31,8 @@ Proposed: TypeAlias = list[tuple[Mapping[str, object], float]]
 _MOST: Final = 12  # elements of a list, from the first one asked for on
 _MOST_TOOLS: Final = 200
 _MOST_FANS: Final = 4  # of a tool
-_TRIED: Final = (
-    3  # calls: the others of a step that show a fan, the proposed ones that may begin one
-)
+_TRIED: Final = 3
+"""Calls: the others of a step that show a fan, the proposed ones that may begin one."""
 _DECAY: Final = 0.9  # of what was seen of an element stays with each step more
 _LEAN: Final = 1.0  # steps that the chance of an element leans on that of the one before with
 _LEAST: Final = 0.002  # what is less likely is not proposed
@@ -296,7 +295,7 @@ def _moved(
             return None
         value = held.value
         if isinstance(before, float) and isinstance(value, int):
-            value = float(value)
+            value = as_float(value)
         if not _is_allowed(call.name, argument, value, context):
             return None
         moved[argument] = value

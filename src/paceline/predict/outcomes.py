@@ -1,12 +1,14 @@
 """What came of a call, in a few classes: what is called next goes by it."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from paceline.predict.events import Called
+from paceline.predict.paths import is_data
 from paceline.predict.values import is_list, is_object
 
-__all__ = ["marks", "outcome_class"]
+__all__ = ["flags", "marks", "outcome_class"]
 
 _TROUBLE: Final = ("error", "exception", "traceback", "fail", "invalid")
 _MOST_MARKS: Final = 12
@@ -35,12 +37,15 @@ def marks(call: Called) -> list[str]:
 
     Ids, numbers and long texts are left out: they do not come again.
     """
-    found: list[str] = []
-    for mark in _marks(call.result, "", _DEEPEST):
-        found.append(mark)
-        if len(found) == _MOST_MARKS:
-            break
-    return found
+    found = _marks(call.result, "", _DEEPEST)
+    return [f"{name}={value}" for name, value in islice(found, _MOST_MARKS)]
+
+
+def flags(call: Called) -> list[str]:
+    """The marks that are true or false and have the name of a field: they say nothing of anybody."""
+    found = (mark for mark in _marks(call.result, "", _DEEPEST) if isinstance(mark[1], bool))
+    named = (f"{name}={value}" for name, value in found if not is_data(name))
+    return list(islice(named, _MOST_MARKS))
 
 
 def _form(result: object) -> str:
@@ -66,12 +71,12 @@ def _count(items: Sequence[object]) -> str:
     return ("empty", "one", "several")[min(len(items), 2)]
 
 
-def _marks(value: object, name: str, depth: int) -> Iterator[str]:
+def _marks(value: object, name: str, depth: int) -> Iterator[tuple[str, bool | str]]:
     if isinstance(value, bool):
-        yield f"{name}={value}"
+        yield name, value
     elif isinstance(value, str):
         if len(value) <= _LONGEST and not any(map(str.isdigit, value)):
-            yield f"{name}={value}"
+            yield name, value
     elif depth and is_object(value):
         for key in list(value)[:_MOST_MARKS]:
             yield from _marks(value[key], str(key), depth - 1)

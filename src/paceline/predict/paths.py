@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from paceline.predict.values import is_list, is_object
 
-__all__ = ["Found", "walk"]
+__all__ = ["Found", "is_data", "walk"]
 
-_DATA = re.compile(r"\d[^0-9]|\d\d")
+_DATA = re.compile(r"\d[^0-9]|\d\d|[@\s]")
 
 
 class Found(NamedTuple):
@@ -24,10 +24,16 @@ class Found(NamedTuple):
     holder: int
 
 
+def is_data(key: str) -> bool:
+    """Whether a key is data, such as an id, a name or an address, not the name of a field."""
+    return _DATA.search(key) is not None
+
+
 def walk(value: object, *, most: int = 2_000) -> list[Found]:
     """All values inside one, containers too, the outermost first; `most` of them.
 
-    A key with digits in it is data, such as an id, not the name of a field; one at its end is not.
+    A key with digits in it is data, such as an id, not the name of a field; one at its end is not. So is
+    one with a space or an @, such as a name or an address.
     """
     found = [Found("", value, "", 0)]
     holders = 0
@@ -38,7 +44,7 @@ def walk(value: object, *, most: int = 2_000) -> list[Found]:
         if is_object(inner):
             holders += 1
             for key, each in inner.items():
-                if _DATA.search(key):
+                if is_data(key):
                     found.append(Found(path + "{}", key, field, holders))
                     found.append(Found(path + "{*}", each, field, holders))
                 else:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from typing import Final, NamedTuple, final
+from typing import Final, NamedTuple, TypeGuard, final
 
 from paceline.predict.values import canonical, is_list, is_object, kind_of
 
@@ -23,6 +23,9 @@ SHIFTED: Final = "+"
 _ROLES: Final = frozenset("uacr")
 _DIGITS: Final = frozenset("0123456789")
 _FARTHEST: Final = 31  # days
+_MOST_MORE: Final = 10_000  # that a number may be more than another, as pages begin
+_LARGEST: Final = 2**53  # of the whole numbers that others are told from
+_MOST_DIGITS: Final = 15
 _MOST_SHIFTED: Final = 4  # places of a batch
 _DATE: Final = len("2024-05-17")
 _SHORT: Final = 3  # letters of a word that says nothing of an argument's name
@@ -98,7 +101,8 @@ def derived(pattern: str) -> str | None:
         return pattern[1:]
     if sort == SHIFTED:
         more, _, base = pattern[1:].partition(" ")
-        return base if more.removeprefix("-").isdecimal() else ""
+        digits = more.removeprefix("-")
+        return base if digits.isdecimal() and len(digits) <= _MOST_DIGITS else ""
     base, mark, _ = pattern.rpartition(PROJECTED)
     return base if mark else None
 
@@ -138,12 +142,12 @@ def _retyped(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return canonical(value)
     if isinstance(value, str) and value[:1] in _DIGITS and value.isdecimal():
-        return int(value)
+        return int(value) if len(value) <= _MOST_DIGITS else None
     return None
 
 
 def _shifted(value: object, more: int) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if _is_number(value):
         return value + more
     day = _day(value)
     try:
@@ -160,9 +164,14 @@ def _difference(here: object, there: object) -> int:
             return 0
         days = (second - first).days
         return days if abs(days) <= _FARTHEST else 0
-    if isinstance(here, bool) or isinstance(there, bool):
+    if not _is_number(here) or not _is_number(there):
         return 0
-    return there - here if isinstance(here, int) and isinstance(there, int) else 0
+    return there - here if abs(there - here) <= _MOST_MORE else 0
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number, and not a huge one."""
+    return isinstance(value, int) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
 
 
 def _day(value: object) -> date | None:

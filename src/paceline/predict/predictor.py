@@ -325,8 +325,11 @@ class PerformancePredictor:
         return own
 
     def _trim(self) -> None:
-        for scope in list(self._scopes)[: max(0, len(self._scopes) - self._most_scopes)]:
-            del self._scopes[scope]
+        dropped = list(self._scopes)[: max(0, len(self._scopes) - self._most_scopes)]
+        if dropped:
+            for scope in dropped:
+                del self._scopes[scope]
+            self._prior.forget(*dropped)
 
     def _room(self, scope: str) -> int:
         return max(100, self._patterns if scope == "" else self._patterns // 10)

@@ -26,8 +26,8 @@ class Prior:
     """Who has done little yet is proposed what others did with public tools.
 
     A value is only learnt once a second scope uses it for the same argument: until then there is but
-    a number that stands for it, beside one that stands for the scope. And words are only learnt of
-    turns with a call of a public tool (see `Courses`). Raises CodecError where `saved` is not what `saving`
+    a number that stands for it, beside one that stands for the scope. And it is only learnt from public
+    tools, and from what was said in turns with a call of one (see `Courses` and `Contexts`). Raises CodecError where `saved` is not what `saving`
     came to.
     """
 
@@ -42,11 +42,13 @@ class Prior:
             return
         self.knowledge.sequence.observe(session.courses.public, call.name)
         private = self._private(session.scope, call)
-        self.knowledge.arguments.observe(call, session.public_context, private)
+        self.knowledge.arguments.observe(call, session.contexts.lead(), private)
 
     def learn_step(self, session: Session, calls: Sequence[Called]) -> None:
         """The calls of a step, before each of them is learnt of."""
-        self.knowledge.fans.learn(calls, session.public_context, session.public)
+        public = session.public
+        if any(call.name in public for call in calls):
+            self.knowledge.fans.learn(calls, session.contexts.lead(), public)
 
     def learn_first(self, session: Session, before: Courses, name: str) -> None:
         """What a turn of a session began with, as seen from before it."""
@@ -79,10 +81,10 @@ class Prior:
         known = [guess for guess in proposed if guess.proposal.name in public]
         self.knowledge.score(known, came, moment)
 
-    def forget(self, scope: str) -> None:
-        """Drops that it was this scope that used a value: who uses it next is the first."""
-        number = _number(scope)
-        self._used_by = {value: by for value, by in self._used_by.items() if by != number}
+    def forget(self, *scopes: str) -> None:
+        """Drops that it was one of these scopes that used a value: who uses it next is the first."""
+        gone = {_number(scope) for scope in scopes}
+        self._used_by = {value: by for value, by in self._used_by.items() if by not in gone}
 
     def saving(self) -> Generator[None, None, dict[str, object]]:
         """All of it as plain data, made bit by bit."""

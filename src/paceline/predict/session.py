@@ -4,6 +4,7 @@ from copy import copy
 from typing import NamedTuple, final
 
 from paceline.predict.context import Context
+from paceline.predict.contexts import Contexts
 from paceline.predict.course import Course
 from paceline.predict.courses import Courses
 from paceline.predict.events import Called, Event, Proposal, Step, Tools
@@ -32,7 +33,7 @@ class Session:
         self, scope: str, tools: Tools, public: frozenset[str], year: int | None = None
     ) -> None:
         self.scope = scope
-        self.context = Context(scope, tools, year=year)
+        self.contexts = Contexts(scope, tools, year)
         self.courses = Courses(tools, public)
         self.turn = Turn()
         self.guesses: dict[Moment, list[Guess]] = {}
@@ -59,13 +60,9 @@ class Session:
         return self.courses.own
 
     @property
-    def public_context(self) -> Context:
-        """The context without words of the assistant that led to nothing public."""
-        if self.courses.public.said == self.courses.own.said:
-            return self.context
-        context = copy(self.context)
-        context.words, context.hints = {**context.words, "a": {}}, {}
-        return context
+    def context(self) -> Context:
+        """What was said and called in it."""
+        return self.contexts.own
 
     @property
     def proposed(self) -> list[Guess]:
@@ -74,7 +71,7 @@ class Session:
 
     def hear(self, event: Event) -> None:
         """Goes on without anything being learnt."""
-        self.context.hear(event)
+        self.contexts.hear(event, self.public)
         self.courses.hear(event)
         self.guesses.pop(Moment.REPLY, None)
         if isinstance(event, Step):
@@ -82,7 +79,7 @@ class Session:
 
     def ask(self, call: Called) -> None:
         """One more call of a step whose results are not there yet."""
-        self.context.ask(call)
+        self.contexts.ask(call, self.public)
         self.courses.ask(call)
 
     def supposing(self, call: Called) -> "Session":

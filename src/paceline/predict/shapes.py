@@ -4,13 +4,15 @@ from typing import Final
 
 __all__ = ["shape_of", "shape_of_word"]
 
+_SIGNS: Final = frozenset("-_.:/@#$€£+,")
 _FEW_DIGITS: Final = 3
 _LONGEST_CODE: Final = 12
 _LONGEST: Final = 32
 
 
 def shape_of_word(word: str) -> str:
-    """The classes of its characters, runs as one; how long it is where digits mix with capitals."""
+    """The classes of its characters, runs as one, and usual signs as they are; how long it is where
+    digits mix with capitals."""
     if word.isdigit():
         return f"9{len(word)}" if len(word) < _FEW_DIGITS else "9"
     runs: list[str] = []
@@ -20,7 +22,7 @@ def shape_of_word(word: str) -> str:
         elif letter.isalpha():
             run = "A" if letter.isupper() else "a"
         else:
-            run = letter
+            run = letter if letter in _SIGNS else "?"
         if not runs or runs[-1] != run:
             runs.append(run)
     if len(word) <= _LONGEST_CODE and "9" in runs and all(run in "9A" for run in runs):

@@ -9,7 +9,7 @@ import msgspec
 from paceline.errors import CodecError
 from paceline.predict.places import SHIFTED, derived, is_pattern, role_of
 from paceline.predict.shapes import shape_of
-from paceline.predict.values import canonical, kind_of
+from paceline.predict.values import as_float, canonical, kind_of
 from paceline.predict.weights import Evidence, Feature, Weights
 
 __all__ = ["Slot", "Source"]
@@ -239,7 +239,7 @@ class Slot:
         """A whole number as a float, if all numbers so far were that."""
         if self.whole or isinstance(value, bool) or not isinstance(value, int):
             return value
-        return float(value) if self.kinds.get("number") else value
+        return as_float(value) if self.kinds.get("number") else value
 
     def save(self) -> object:
         """All of it as plain data."""

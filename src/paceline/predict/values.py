@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
-__all__ = ["canonical", "canonical_object", "is_list", "is_object", "kind_of"]
+__all__ = ["as_float", "canonical", "canonical_object", "is_list", "is_object", "kind_of"]
 
 
 def is_object(value: object) -> TypeGuard[Mapping[str, object]]:
@@ -27,6 +27,14 @@ def kind_of(value: object) -> str:
     if is_list(value):
         return "array"
     return "object" if is_object(value) else "null"
+
+
+def as_float(value: int) -> int | float:
+    """A whole number as a float; itself where it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return value
 
 
 def canonical(value: object) -> str:

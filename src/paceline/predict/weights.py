@@ -166,6 +166,8 @@ def _table(saved: object) -> dict[Feature, tuple[float, float]]:
         raise CodecError(f"weights cannot be read: {exc}") from exc
     if any(past < 0.0 for _, _, past in rows):
         raise CodecError("weights cannot be read: a sum of squares is negative")
+    if not all(math.isfinite(weight + past) for _, weight, past in rows):
+        raise CodecError("weights cannot be read: one of them is no number")
     return {_frozen(feature): (weight, past) for feature, weight, past in rows}
 
 

@@ -137,9 +137,11 @@ class Foresight:
     @property
     def pattern(self) -> ExecutionPattern | None:
         """The calls that are likely until the turn ends, by what was seen up to the last look."""
-        if self._session is None:
-            return None
-        return self._habits.predictor.predict_execution_pattern(self._session)
+        found = None
+        if self._session is not None:
+            with self._habits.apart():
+                found = self._habits.predictor.predict_execution_pattern(self._session)
+        return found
 
     def opened(self) -> None:
         """The session begins; nothing was said in it yet."""
@@ -207,6 +209,10 @@ class Foresight:
             self._timer = None
         self._calm()
         self._outlook.close()
+        with self._habits.apart():
+            self._leave()
+
+    def _leave(self) -> None:
         if is_alone(self._scope):
             self._habits.predictor.forget(self._scope)
             if self._habits.messages is not None:
@@ -237,11 +243,13 @@ class Foresight:
         pace, due = self._habits.pace, self._since + _BLINK_S
         left_s = max(due - self._loop.time(), pace.wait_s())
         if left_s <= 0:
-            with pace.looking():
+            self._looked = True  # once, even if it fails
+            with pace.looking(), self._habits.apart():
                 self._looked = self._caught_up()
                 if self._looked:
                     self._look()
-                    return
+            if self._looked:
+                return
             left_s = pace.wait_s()
         self._timer = self._loop.call_later(left_s, self._ring)
 
@@ -284,19 +292,23 @@ class Foresight:
         session.narrow(self._tools.public())
         pending, self._pending = self._pending[:_AT_A_TIME], self._pending[_AT_A_TIME:]
         for news in pending:
-            event, took, used = self._event(news), [], []
-            if isinstance(news, _Ran) and isinstance(event, Step):
-                took = [_took_s(call) for call in news.calls]
-                used = [_used(call) for call in news.calls]
-                self._outlook.came(news.calls, event.calls)
-            habits.predictor.observe(session, event, took_s=took, used=used)
-            if isinstance(event, Step):
-                self._outlook.score_past(session, event)
-            elif event.by_user and self._next is not None:
-                self._next.said(event.text)
+            with habits.apart():
+                self._learn(session, news)
         if pending:
             habits.news()
         return not self._pending
+
+    def _learn(self, session: Session, news: _News) -> None:
+        event, took, used = self._event(news), [], []
+        if isinstance(news, _Ran) and isinstance(event, Step):
+            took = [_took_s(call) for call in news.calls]
+            used = [_used(call) for call in news.calls]
+            self._outlook.came(news.calls, event.calls)
+        self._habits.predictor.observe(session, event, took_s=took, used=used)
+        if isinstance(event, Step):
+            self._outlook.score_past(session, event)
+        elif event.by_user and self._next is not None:
+            self._next.said(event.text)
 
     def _look(self) -> None:
         """Looks at what may come next."""
@@ -315,10 +327,11 @@ class Foresight:
         """Hears again what happened before the session was gone on with."""
         recalled, self._recalled = self._recalled[:_AT_A_TIME], self._recalled[_AT_A_TIME:]
         for news in recalled:
-            event = self._event(news)
-            session.hear(event)
-            if self._next is not None and isinstance(event, Said) and event.by_user:
-                self._next.recalled(event.text)
+            with self._habits.apart():
+                event = self._event(news)
+                session.hear(event)
+                if self._next is not None and isinstance(event, Said) and event.by_user:
+                    self._next.recalled(event.text)
 
     def _event(self, news: _News) -> Event:
         """The same without secrets."""

@@ -1,6 +1,7 @@
 """What may come next in one session: said as hints, and run ahead where that is worth it."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from typing import Final, final
 
 import msgspec
@@ -54,6 +55,16 @@ class Habits(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     redactor: Redactor
     pace: Pace
     news: Callable[[], object]
+    trouble: Callable[[Exception], object]
+    """Told what went wrong."""
+
+    @contextlib.contextmanager
+    def apart(self) -> Generator[None]:
+        """What goes wrong in this block is told and left at that: no session is the worse for it."""
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001 (whatever it is, the session goes on)
+            self.trouble(exc)
 
 
 @final

@@ -61,6 +61,9 @@ class Predictions:
         self._rng = rng
         self._kept = kept
         self._notice = notice
+        self._redactor = redactor
+        self._failures: set[type[Exception]] = set()
+        """Kinds of failures that were told."""
         self.predictor = PerformancePredictor(
             clock=clock,
             arguments=ArgumentModel,
@@ -96,6 +99,7 @@ class Predictions:
             redactor=redactor,
             pace=Pace(clock),
             news=self._news,
+            trouble=self._failed,
         )
         self._effects: dict[str, EffectKind] = {}
         """Of tools by name; of one that is declared in several ways the worst."""
@@ -150,6 +154,18 @@ class Predictions:
             await self._writing
         self._unwritten = self._ledger.end() or self._unwritten
         await self._write()
+
+    def _failed(self, exc: Exception) -> None:
+        """Learning or looking went wrong, which is a fault of ours: told once for each kind."""
+        if type(exc) in self._failures:
+            return
+        self._failures.add(type(exc))
+        told = PacelineError(
+            self._redactor.text(f"{type(exc).__qualname__}: {exc}"),
+            next_step="Report this, with the log. `learn = false` in `[predict]` turns prediction off.",
+        )
+        self._notice("prediction goes on without what it failed on", told)
+        _log.warning("what prediction failed on", exc_info=exc)
 
     def _news(self) -> None:
         self._unwritten = True

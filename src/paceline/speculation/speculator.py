@@ -125,7 +125,8 @@ class Speculator:
         self._of_session: dict[str, dict[str, _Launch]] = {}
         """Launches that run, by session and by their own id."""
         self._paid: dict[str, float] = {}
-        """What a model, or a tool that costs something, cost last, by its name."""
+        """What a model, or a tool that costs something, cost last, by its name; what was used last is
+        last."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -212,18 +213,25 @@ class Speculator:
         """What a call of it cost last, in US dollars, as far as that is known."""
         return self._paid.get(tool, 0.0)
 
+    def _cost_last(self, name: str, otherwise: float | None) -> float | None:
+        if name not in self._paid:
+            return otherwise
+        usd = self._paid[name] = self._paid.pop(name)
+        return usd
+
     def _costs(self, call: Call, chance: Chance) -> float | None:
         """What it is likely to cost, in US dollars: its price, what it cost last, or what is thought of
         it; None where nobody knows."""
-        return call.plan.cost_usd or self._paid.get(call.name, chance.usd)
+        return call.plan.cost_usd or self._cost_last(call.name, chance.usd)
 
     def _paid_for(self, call: Call, outcome: Outcome) -> None:
         """Something ran: what it cost, which is nothing too if a model answered."""
         usd = call.plan.cost_usd if outcome.cost_usd is None else outcome.cost_usd
         answered = call.kind is Kind.MODEL and outcome.attempts > 0 and outcome.error is None
         if answered or (usd and outcome.attempts):
-            if call.name not in self._paid and len(self._paid) >= _MOST_PAID:
-                self._paid.clear()
+            self._paid.pop(call.name, None)
+            if len(self._paid) >= _MOST_PAID:
+                del self._paid[next(iter(self._paid))]
             self._paid[call.name] = usd
 
     def observe(self, call: Call, outcome: Outcome) -> None:

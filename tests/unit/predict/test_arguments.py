@@ -12,7 +12,8 @@ from paceline.errors import CodecError
 from paceline.predict import arguments
 from paceline.predict.arguments import ArgumentModel
 from paceline.predict.context import Context
-from paceline.predict.events import Called, Event, Said, Step, Tools
+from paceline.predict.events import Called, Event, Said, Step, Tools, Trajectory
+from paceline.predict.predictor import PerformancePredictor
 
 Session = list[Event]
 Make = Callable[[random.Random], Session]
@@ -445,3 +446,21 @@ def test_a_place_in_the_middle_is_learnt_from_far_down() -> None:
     proposed = [(found["key"], chance) for found, chance in model.propose("read", context, most=4)]
     assert {key for key, _ in proposed} == {place.value for place in ids[5:9]}
     assert max(chance for _, chance in proposed) < 0.3
+
+
+def test_huge_numbers_are_proposed_as_they_are() -> None:
+    """A number that no float is large enough for is neither lost nor an error, where all others were
+    floats, alone or in a list that is gone through. (S2-50)"""
+    model = PerformancePredictor()
+    ids: list[object] = [1.5, 2.5, 10**400]
+    for number in range(12):
+        events = (
+            Said("go"),
+            Step((Called("list", {}, [n + number for n in (1.5, 2.5, 3.5)]),)),
+            Step(tuple(Called("get", {"id": n + number}) for n in (1.5, 2.5, 3.5))),
+        )
+        model.learn(Trajectory(str(number), events))
+    session = model.session()
+    for event in (Said("go"), Step((Called("list", {}, ids),))):
+        model.observe(session, event)
+    assert [each.arguments["id"] for each in model.propose(session)] == ids

@@ -170,14 +170,25 @@ def test_only_the_newest_is_added_to() -> None:
 DAYS = st.dates(date(1900, 1, 1), date(2100, 1, 1))
 
 
-@given(st.integers(-(10**12), 10**12), st.integers(-(10**12), 10**12))
-def test_what_a_number_is_more_leads_back_to_it(here: int, there: int) -> None:
-    """The pattern of one number by another makes that number of it; none if they are the same.
-    (S2-50, P-01)"""
-    base = batch("r a.n", here)
+@given(st.integers(-(10**12), 10**12), st.integers(-20_000, 20_000))
+def test_what_a_number_is_more_leads_back_to_it(here: int, more: int) -> None:
+    """The pattern of one number by another makes that number of it, if it is at most 10,000 more or less:
+    what is farther off says more of itself than of the other. (S2-50, P-01)"""
+    base, there = batch("r a.n", here), here + more
     found = list(shifts(base, there))
-    assert len(found) == (here != there)
+    assert len(found) == (0 < abs(more) <= 10_000)
     assert all(made(base, pattern) == [there] for pattern in found)
+
+
+@pytest.mark.parametrize("huge", [2**53, 10**400, -(10**4299)])
+def test_huge_numbers_are_no_sums(huge: int) -> None:
+    """Of what no float is exact for nothing is built, and it is no number of which pages are told; nor is a
+    text of so many digits a number. (S2-50, P-01)"""
+    base = batch("r a.n", huge)
+    assert list(shifts(base, huge + 1)) == []
+    assert made(base, "+1 r a.n") == []
+    assert made(batch("r a.n", "9" * 5_000), "#r a.n") == []
+    assert not is_pattern(f"+{'9' * 5_000} r a.n")
 
 
 @given(DAYS, st.integers(-60, 60))

@@ -204,3 +204,29 @@ def slots(arguments: Any) -> Iterator[Any]:
         yield from tool["slots"].values()
     for slot, _, _ in arguments["names"].values():
         yield slot
+
+
+def test_who_was_wrong_for_long_comes_back_as_soon() -> None:
+    """A tool that was wrong ten thousand times is trusted again as soon as one that was wrong often enough
+    to stand back as far as any: its weight waits at the bound. (S2-51)"""
+
+    def until_trusted(wrong: int) -> int:
+        fusion, one = Fusion(), [guess("a", 0.5, 0.5)]
+        for _ in range(wrong):
+            fusion.learn(Moment.REPLY, one, set())
+        times = 0
+        while fusion.trust(Moment.REPLY, "a").factor < 0.5:
+            fusion.learn(Moment.REPLY, one, {0})
+            times += 1
+        return times
+
+    assert 0 < until_trusted(10_000) <= 1.2 * until_trusted(2_000)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_no_numbers_are_refused(odd: float) -> None:
+    """A file with a weight that is no number is refused, and changes nothing. (S2-49)"""
+    fusion = Fusion()
+    with pytest.raises(CodecError, match="no number"):
+        fusion.load([[["tool", "reply"], odd, 1.0]])
+    assert fusion.trust(Moment.REPLY, "a") == Trust(1.0, 1.0, 1.0)

@@ -15,7 +15,6 @@ from paceline.messages import ToolUse
 from paceline.predict.events import Said, Step
 from paceline.predict.predictor import PerformancePredictor
 from paceline.speculation.speculator import Speculator
-from paceline.testing.virtual_time import run
 from tests.unit.speculation.worlds import (
     GENEROUS,
     Follows,
@@ -193,26 +192,67 @@ def test_a_tool_that_fails_ahead_fails_again_when_it_is_asked_for(
     runs_clean(main())
 
 
-def test_what_fails_while_it_looks_costs_nobody_anything(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "what", ["session", "propose", "observe", "asked", "predict_execution_pattern", "forget"]
+)
+@pytest.mark.parametrize("user", ["ada", None])
+def test_what_fails_in_prediction_costs_nobody_anything(
+    what: str, user: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A fault of the predictor is told to the log, and the turn is as without it (S2-40)."""
+    """Whatever of the predictor fails, while a session goes on and when it is closed: its turns are as
+    without it, and once of each kind it is told what is wrong and what to do (S2-40, P-02)."""
+    faults: list[str] = []
 
     def broken(*_: object, **__: object) -> None:
+        faults.append(what)
         raise LookupError("a fault of ours")
 
-    monkeypatch.setattr(PerformancePredictor, "propose", broken)
+    monkeypatch.setattr(PerformancePredictor, what, broken)
 
     async def main() -> None:
         async with shop() as runtime:
             World(runtime)
-            model = Follows([[("stock", {"item": "bolt"})]])
-            async with runtime.session(model=model, user="ada") as session:
-                turn = await session.send("go")
-            assert turn.tool_calls[0].status is ToolStatus.COMPLETED
-        assert "a fault of ours" in caplog.text
+            model = Follows([])
+            async with runtime.session(model=model, user=user) as session:
+                for _ in range(2):
+                    model.steps = [(("stock", {"item": "bolt"}),)]
+                    turn = await session.send("go")
+                    assert [call.result for call in turn.tool_calls] == ["0"]
+                    await asyncio.sleep(5)
+                assert session.pattern is None or what != "predict_execution_pattern"
+                await session.send("at the end of this there is something left to learn of")
+            told = [one for one in runtime.notices if "a fault of ours" in one]
+            assert len(told) == bool(faults)
+            assert all("[predict]" in one for one in told)
+            assert ("Traceback" in caplog.text) == bool(faults)
+        assert faults or user  # only what was learnt for a session alone is forgotten
 
-    run(main())
+    runs_clean(main())
+
+
+def test_what_cannot_be_learnt_of_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that prediction fails on is dropped, and those around it are learnt of (S2-40)."""
+    heard: list[str] = []
+    plain = PerformancePredictor.observe
+
+    def observe(self: PerformancePredictor, session: Any, event: Any, **more: Any) -> None:
+        if isinstance(event, Said) and event.by_user:
+            heard.append(event.text)
+            if event.text == "1":
+                raise OverflowError("too large")
+        plain(self, session, event, **more)
+
+    monkeypatch.setattr(PerformancePredictor, "observe", observe)
+
+    async def main() -> None:
+        async with shop() as runtime:
+            World(runtime)
+            async with runtime.session(model=Follows([]), user="ada") as session:
+                for number in range(4):
+                    await session.send(str(number))
+
+    runs_clean(main())
+    assert heard == ["0", "1", "2", "3"]
 
 
 def observed(monkeypatch: pytest.MonkeyPatch) -> list[object]:

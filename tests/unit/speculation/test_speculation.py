@@ -117,6 +117,30 @@ def test_who_changes_something_sees_it(
     assert runs_clean(main()) == Source.EXECUTED
 
 
+@pytest.mark.parametrize("change", [("shake", {}), ("buy", {"item": "bolt"})])
+def test_what_others_may_have_changed_is_seen(
+    monkeypatch: pytest.MonkeyPatch, change: tuple[str, dict[str, object]]
+) -> None:
+    """What was made ahead for one user is not told to him once another has run a tool of unknown
+    effect, or one that writes, as what it reads has no tags (S2-40, P-02, case 97)."""
+    sure(monkeypatch, idle=[("look_round", {})])
+
+    async def main() -> None:
+        async with shop(**GENEROUS) as runtime:
+            world = World(runtime)
+            model = Follows([[("look_round", {})]])
+            async with runtime.session(model=model, user="ada") as own:
+                await asyncio.sleep(2)
+                assert world.ran["look_round"] == 1
+                theirs = Follows([[change]])
+                async with runtime.session(model=theirs, user="bob") as other:
+                    await other.send("go")
+                turn = await own.send("go")
+                assert int(turn.tool_calls[0].result) == sum(world.counts.values())
+
+    runs_clean(main())
+
+
 def test_a_launch_that_lost_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a tool is about to change is not read ahead any longer, and once it has been changed only
     what is read from then on is told (S2-40, P-01, case 97)."""

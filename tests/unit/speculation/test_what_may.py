@@ -1,18 +1,24 @@
 """What may be run ahead, whoever proposes what; and who gets to see it."""
 
 import asyncio
+import random
 from collections import Counter
 from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline import Effect, Plan, Runtime
-from paceline.call import Call, Outcome, Priority, Source
+from paceline.call import Call, Caller, Outcome, Priority, Source
 from paceline.engine.states import ResourceLimits
 from paceline.errors import BudgetExceededError
+from paceline.path import Job
 from paceline.predict.budget import Budget
+from paceline.predict.ledger import Ledger
+from paceline.speculation.speculator import Chance, Speculator
+from paceline.testing.virtual_time import run
 from paceline.tools.function import ToolOptions
 from tests.unit.sessions.quiet import seen
 from tests.unit.speculation.worlds import (
@@ -24,6 +30,7 @@ from tests.unit.speculation.worlds import (
     sure,
     with_prediction,
 )
+from tests.unit.test_call_path import Bench
 
 CALM_S: Final = 5.0
 TOOLS = st.lists(
@@ -337,3 +344,41 @@ def test_many_who_are_wrong_are_held_by_the_limits_a_minute(
             assert min(made[0].allowance(f"user u{number}") for number in range(20)) >= 5
 
     runs_clean(main())
+
+
+@pytest.mark.parametrize("learnt", ["by a call", "by being looked at"])
+def test_what_is_known_to_cost_is_not_forgotten_while_it_is_used(learnt: str) -> None:
+    """However many tools cost something: of one that does so again and again, or is foreseen again
+    and again, it stays known, so that without money for it none is run ahead (S2-40)."""
+    bench = Bench()
+
+    async def main() -> None:
+        async def never(*_: object) -> Outcome:
+            raise AssertionError("nothing is run")
+
+        speculator = Speculator(
+            run=never,
+            ledger=Ledger(bench.clock, rng=random.Random(1)),
+            budget=Budget(bench.clock, usd_a_day=0.0),
+            clock=bench.clock,
+        )
+        caller = Caller("ada", "s", None)
+        call = msgspec.structs.replace(bench.call(), name="costly", caller=caller)
+
+        def ran(name: str) -> None:
+            paid = Outcome("id", name, Source.EXECUTED, cost_usd=0.5, attempts=1)
+            speculator.observe(msgspec.structs.replace(call, name=name), paid)
+
+        ran("costly")
+        for number in range(3_000):
+            if number % 900 == 0 and learnt == "by a call":
+                ran("costly")
+            elif number % 900 == 0:
+                speculator.objection(call, Chance(0.99, 1.0, 1.0))
+            ran(f"other {number}")
+            assert len(vars(speculator)["_paid"]) <= 1_000
+        refused = speculator.launch(call, Job(never), Chance(0.99, 1.0, 1.0))
+        assert refused == "no more than 0 USD a day"
+        assert len(speculator) == 0
+
+    run(main())
