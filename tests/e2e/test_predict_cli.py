@@ -60,6 +60,7 @@ def test_wrong_usage_is_told_with_the_line(cli: Cli, place: Path) -> None:
         (("eval", "none.jsonl"), "none.jsonl cannot be read: No such file"),
         (("eval", "bad.jsonl"), "bad.jsonl: line 2 is no recorded session"),
         (("eval", runs(place, 3), "--read-only", "x"), "no tool that was called is meant by x"),
+        (("eval", "runs.jsonl", "--read-only", "a,b"), "the option again for the next"),
         (("eval", "runs.jsonl", "--tool-s", "soon"), "is no time"),
         (("eval", "--limit", "0"), "--limit"),
         (("show", "abc"), "there is no session abc"),

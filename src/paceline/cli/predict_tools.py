@@ -80,7 +80,8 @@ def matching(names: Collection[str], patterns: Sequence[str]) -> frozenset[str]:
         if not meant:
             raise InvalidInputError(
                 f"no tool that was called is meant by {pattern}",
-                next_step=f"There are: {', '.join(sorted(names)) or 'none'}.",
+                next_step=f"Give one name or pattern at a time, the option again for the next. There"
+                f" are: {', '.join(sorted(names)) or 'none'}.",
             )
         found.update(meant)
     return frozenset(found)

@@ -1,8 +1,8 @@
 """What a session will call next, with all arguments, and how likely that is to come true.
 
 `PerformancePredictor` joins the models: which tool is next (`sequence`), where its arguments come
-from (`arguments`), and what such a prediction was worth so far (`calibration`). It is pure but for
-the clock, which it only asks when an update is due.
+from (`arguments`), how sure that makes a call (`fusion`), and what such a prediction was worth so
+far (`calibration`). It is pure but for the clock, which it only asks when an update is due.
 """
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -30,11 +30,14 @@ _SYSTEM: Final = SystemClock()
 UPDATE_S: Final = 30.0
 """Seconds between two updates, if there is news."""
 
-_LIKELY: Final = 0.04  # a tool that is less likely is only asked for arguments
-_SEVERAL: Final = 4  # and one more than so many,
-_BEST: Final = 1  # if a call of it may be among the surest so many
-_HARDLY: Final = 0.01  # a tool that is less likely is not asked for arguments
-_MOST_TOOLS: Final = 8  # are asked for arguments
+_SEVERAL: Final = 4
+_LIKELY: Final = 0.04
+"""The arguments of the first few tools are looked for, if these are likely; those of any other only
+if a call of it may be among the `_BEST`."""
+_BEST: Final = 1
+_MOST_TOOLS: Final = 8
+_HARDLY: Final = 0.01
+"""Beyond so many, and where tools are less likely than this, none are looked for."""
 _FAINT: Final = 0.0015
 """Arguments of a tool whose calls cannot be surer than this, for each argument and once more, are not
 looked for: what a tool with many of them takes has to be worth it."""
